@@ -1,0 +1,28 @@
+"""What a user did that cannot be carried out, said in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from a person: a file, a folder, a key or a value.
+
+    The message is the whole explanation: it names the file or key, the value found, what was expected and what to do.
+    Scripts print it without a traceback and exit with code 2 (`s4mim_hf.command_line.run`). A bug of ours is never
+    raised as this.
+    """
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the choice most like `value`, or an empty string where none is alike."""
+    found = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def some(items: Iterable[str], limit: int = 3) -> str:
+    """Name the first few of `items` and the count of the rest: `"a, b, c and 7 more"`."""
+    names = list(items)
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
