@@ -1,0 +1,154 @@
+"""One run from its configuration to its folder: fresh or resumed, with a summary at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+
+from s4mim_hf.engine.build import Run, build_accelerator, build_run
+from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint
+from s4mim_hf.engine.config_loading import load_run_config, save_run_config, to_dict
+from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.errors import InputError
+
+CONFIG_FILE = "run_config.yaml"
+RUNS = Path("runs")
+
+
+def train(config: RunConfig, *, resume: bool = False) -> Run:
+    """Train as `config` says, into its `output_dir` (None: the next free folder runs/RECIPE, runs/RECIPE-2, ...).
+
+    Args:
+        config: the run's configuration.
+        resume: go on from the newest checkpoint in `output_dir`.
+
+    Returns:
+        the finished run; its folder holds run_config.yaml, metrics.jsonl, checkpoints/, model/, panels/, curves.png
+        and results.json.
+
+    Raises:
+        InputError: for anything in the configuration, the data or the folder that does not fit.
+    """
+    output_dir = _resumed_folder(config) if resume else _new_folder(config)
+    accelerator = build_accelerator(config, output_dir)
+    # Every process may see another newest folder once the first one has made it.
+    output_dir = Path(broadcast_object_list([str(output_dir)])[0])
+    run = build_run(config, accelerator, output_dir)
+    if resume:
+        _restore(run, config)
+    elif accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        save_run_config(config, output_dir / CONFIG_FILE)
+    accelerator.wait_for_everyone()
+    if config.log.tracker != "none":
+        accelerator.init_trackers("tensorboard")
+    run.trainer.train(run.batches())
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        _write_results(run)
+    return run
+
+
+def _new_folder(config: RunConfig) -> Path:
+    if config.output_dir is None:
+        number = 1
+        while (folder := RUNS / (config.recipe if number == 1 else f"{config.recipe}-{number}")).exists():
+            number += 1
+        return folder
+    folder = Path(config.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir={folder} is a file; name a folder that does not exist yet")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"output_dir={folder} is not empty; name another folder, or pass --resume to go on with its run")
+    return folder
+
+
+def _resumed_folder(config: RunConfig) -> Path:
+    if config.output_dir is None:
+        raise InputError("--resume needs the run's folder; add output_dir=FOLDER")
+    folder = Path(config.output_dir)
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"output_dir={folder} holds no run: it has no {CONFIG_FILE}; name the folder of a run")
+    if latest_checkpoint(folder) is None:
+        raise InputError(f"output_dir={folder} has no checkpoint yet, so nothing can be resumed; start the run anew")
+    saved = load_run_config(folder / CONFIG_FILE, [])
+    check_same_configuration(to_dict(saved), to_dict(config), source=str(folder))
+    return folder
+
+
+def _restore(run: Run, config: RunConfig) -> None:
+    path = latest_checkpoint(run.output_dir)
+    assert path is not None
+    trainer = run.trainer
+    state = load_checkpoint(path, accelerator=trainer.accelerator, teacher=trainer.teacher)
+    trainer.step = state["step"]
+    run.evaluation.best = state["best"]
+    if trainer.step >= config.optim.max_steps:
+        raise InputError(f"the run in {run.output_dir} is complete: {trainer.step} of {config.optim.max_steps} steps")
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Return the run's results: the last teacher (the headline), the best one, the last student."""
+    evaluation = run.evaluation
+    results: dict[str, Any] = {
+        "step": run.trainer.step,
+        "method": run.trainer.config.method.name,
+        "seed": run.trainer.config.seed,
+        "data": run.data.name,
+        "split_hash": run.data.split_hash,
+    }
+    if evaluation.last is not None:
+        results |= {
+            "protocol": evaluation.last.protocol,
+            "evaluated_on": evaluation.last.data,
+            "last_teacher": evaluation.last.scores.to_dict(),
+            "best_teacher": evaluation.best,
+        }
+    if evaluation.last_student is not None:
+        results["last_student"] = evaluation.last_student.scores.to_dict()
+    return results
+
+
+def _write_results(run: Run) -> None:
+    path = run.output_dir / "results.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(summary(run), indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def show(run: Run, console: Console) -> None:
+    """Print the per-class table, where things lie, and what to try next."""
+    evaluation, folder = run.evaluation, run.output_dir
+    if evaluation.last is None:
+        console.print("No validation split: the last teacher is the model, and nothing was measured.")
+    else:
+        console.print(evaluation.last.table(run.data.id2label))
+        best = evaluation.best
+        if best["step"] is not None:
+            console.print(
+                f"teacher at the last step: {100 * evaluation.last.scores.mean_iou:.1f} mIoU (above); best on "
+                f"validation: {100 * best['mean_iou']:.1f} at step {best['step']}, which is the one in model/",
+                highlight=False,
+            )
+    for name, what in (
+        ("model", "the model, for AutoModel.from_pretrained"),
+        ("panels", "pictures of validation images"),
+        ("curves.png", "losses and mIoU over the steps"),
+        ("results.json", "the numbers above"),
+    ):
+        if (folder / name).exists():
+            console.print(f"  {folder / name}  {what}", highlight=False, soft_wrap=True)
+    path = run.data.path
+    console.print(
+        f"next: accelerate launch scripts/evaluate.py {folder / 'model'} --data {path}"
+        if run.data.validation is not None
+        else f"next: accelerate launch scripts/predict.py {folder / 'model'} IMAGES --output {folder / 'predictions'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+

@@ -1,0 +1,148 @@
+"""The training loop: one step, the same for every method, and hooks around it.
+
+The step never waits for the device: losses stay tensors until a hook reads them every `log.interval` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from s4mim_hf.data.loaders import Batch
+from s4mim_hf.engine.optim import PolynomialSchedule
+from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.engine.teacher import Teacher
+from s4mim_hf.methods.base import Losses, Method, StepContext
+from s4mim_hf.modeling.modeling_s4mim import S4MIMForSemiSupervisedSegmentation
+from s4mim_hf.randomness import derive_seed
+
+if TYPE_CHECKING:
+    from s4mim_hf.engine.hooks import Hook
+
+
+@dataclass
+class RunningMeans:
+    """Sums of named scalars since the last reading, kept on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one micro-batch's scalars (0-dimensional tensors on any device)."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Return the means and start anew; the only place where the loop waits for the device."""
+        if not self.sums:
+            return {}
+        names = list(self.sums)
+        means = torch.stack([self.sums[name] / self.counts[name] for name in names]).tolist()
+        self.sums.clear()
+        self.counts.clear()
+        return dict(zip(names, means, strict=True))
+
+
+class Trainer:
+    """Trains a student by a method's losses, and its teacher as the student's moving average.
+
+    Args:
+        config: the run's configuration.
+        accelerator: devices, processes and mixed precision.
+        student: the training model, prepared by `accelerator`.
+        teacher: the student's exponential moving average.
+        method: says what the losses of a batch are.
+        optimizer: prepared by `accelerator`.
+        schedule: learning rates by optimizer step.
+        hooks: what happens around steps, in this order.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        accelerator: Accelerator,
+        student: nn.Module,
+        teacher: Teacher,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        schedule: PolynomialSchedule,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.student = student
+        self.teacher = teacher
+        self.method = method
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.hooks = list(hooks)
+        self.means = RunningMeans()
+        self.step = 0
+
+    @property
+    def max_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.optim.max_steps
+
+    @property
+    def unwrapped_student(self) -> S4MIMForSemiSupervisedSegmentation:
+        """The training model without wrappers of distribution or mixed precision."""
+        return self.accelerator.unwrap_model(self.student)
+
+    def train(self, batches: Iterable[Batch]) -> None:
+        """Run from `self.step` to `max_steps` over `batches`, one micro-batch each."""
+        for hook in self.hooks:
+            hook.before_training(self)
+        accumulation = self.config.optim.gradient_accumulation_steps
+        for number, batch in enumerate(batches):
+            with self.accelerator.accumulate(self.student):
+                self.run_micro_step(batch, number % accumulation)
+            if not self.accelerator.sync_gradients:
+                continue
+            self.teacher.update(self.unwrapped_student.segmenter, self.step)
+            self.step += 1
+            for hook in self.hooks:
+                hook.after_step(self)
+        for hook in self.hooks:
+            hook.after_training(self)
+
+    def run_micro_step(self, batch: Batch, micro_step: int) -> None:
+        """Forward, backward and, once enough micro-batches are in, the optimizer step."""
+        self.student.train()
+        self.schedule.apply(self.optimizer, self.step)
+        losses = self.compute_losses(batch, micro_step)
+        self.accelerator.backward(losses.total())
+        max_norm = self.config.optim.max_grad_norm
+        if max_norm is not None and self.accelerator.sync_gradients:
+            self.means.add({"gradient_norm": self.accelerator.clip_grad_norm_(self.student.parameters(), max_norm)})
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.means.add(summarize(losses))
+
+    def compute_losses(self, batch: Batch, micro_step: int) -> Losses:
+        """Losses of one micro-batch, every random choice derived from the seed, the step and the process."""
+        accelerator = self.accelerator
+        rank = accelerator.process_index
+        context = StepContext(self.step, micro_step, self.config.seed, rank, accelerator.device)
+        # Dropout draws from torch's global generator; seeding it by the step makes a resumed run repeat an unbroken one.
+        torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step, micro_step, rank))
+        batch = batch.to(accelerator.device, non_blocking=True)
+        with accelerator.autocast():
+            return self.method.losses(self.student, self.teacher.model, batch, context)
+
+
+def summarize(losses: Losses) -> dict[str, Tensor]:
+    """Name what is logged: the total, each term raw (`loss_x`) and weighted (`weighted_x`), and diagnostics."""
+    values = {"loss": losses.total()}
+    for name, term in losses.terms.items():
+        values[f"loss_{name}"] = term.value
+        values[f"weighted_{name}"] = term.value * term.weight
+    return values | losses.metrics

@@ -1,0 +1,65 @@
+"""Writes the folder that `AutoModel.from_pretrained` loads: segmenter, processor, code and card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from s4mim_hf.data.prepared import PreparedData
+from s4mim_hf.evaluation.evaluator import EvaluationResult
+from s4mim_hf.hub.card import render_card, save_card
+from s4mim_hf.modeling.image_processing_s4mim import S4MIMImageProcessor
+from s4mim_hf.modeling.modeling_s4mim import S4MIMForSemanticSegmentation
+
+
+class ModelExporter:
+    """Replaces one model folder by a newer one, never leaving half of it.
+
+    Args:
+        folder: where the model goes.
+        processor: saved with it.
+        run_config: the run's settings, for the card.
+        data: what the run learns from, for the card.
+    """
+
+    def __init__(
+        self, folder: Path, processor: S4MIMImageProcessor, run_config: dict[str, Any], data: PreparedData
+    ) -> None:
+        self.folder = folder
+        self._processor = processor
+        self._run_config = run_config
+        self._data = data
+
+    def export(self, segmenter: S4MIMForSemanticSegmentation, *, step: int, result: EvaluationResult | None) -> None:
+        """Write the segmenter without any reconstruction head; `result` (None: not measured) goes into the card."""
+        partial = self.folder.with_name(f".{self.folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        segmenter.save_pretrained(partial)
+        self._processor.save_pretrained(partial)
+        save_card(self._card(step, result), partial)
+        replaced = self.folder.with_name(f".{self.folder.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(replaced)
+        partial.rename(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def _card(self, step: int, result: EvaluationResult | None) -> Any:
+        results = None
+        if result is not None:
+            results = {
+                "protocol": result.protocol,
+                "data": result.data,
+                "step": step,
+                "scores": result.scores.to_dict(),
+            }
+        return render_card(
+            run_config=self._run_config,
+            results=results,
+            id2label=self._data.id2label,
+            data_name=self._data.name,
+            labeled_count=len(self._data.labeled),
+            unlabeled_count=0 if self._data.unlabeled is None else len(self._data.unlabeled),
+            method_name=self._run_config["method"]["name"],
+        )

@@ -1,0 +1,241 @@
+"""S4MIM: class-wise masked image modelling, feature aggregation and semantic masked modelling on FixMatch.
+
+Li, Hao, Shang, Jiao, "Masked Image Modeling Boosting Semi-Supervised Semantic Segmentation", arXiv 2411.08756. Its
+abstract states the three ideas; what it leaves open is a field of `S4MIMMethodConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from s4mim_hf.data.loaders import Batch
+from s4mim_hf.errors import InputError
+from s4mim_hf.losses import aggregation_loss, normalize_per_patch, reconstruction_loss, semantic_loss
+from s4mim_hf.masking import downsample_class_map, downsample_mask, draw_patch_grid, expand_grid, known_class_map
+from s4mim_hf.methods.base import Losses, ModelRequirements, StepContext, Task, Teacher, Term, ViewName, ramped
+from s4mim_hf.methods.fixmatch import FixMatch, PseudoLabels
+from s4mim_hf.methods.s4mim_config import S4MIMMethodConfig
+from s4mim_hf.methods.student_views import MaskedRows, StudentOutput, Views
+
+
+class MaskedView(NamedTuple):
+    """The images that are masked, and what is known of them; no gradient anywhere.
+
+    Args:
+        images: x, float, (B_m, 3, H, W), clean and normalised: labelled rows first, where those are masked too.
+        patch_mask: M, bool, (B_m, 1, H, W).
+        feature_mask: M↓, bool, (B_m, 1, h, w).
+        class_map: s, int64, (B_m, H, W).
+        position_classes: s↓, int64, (B_m, h, w).
+        semantic_map: the targets of L_sem, int64, (B_m, H, W): s, or with weighting by confidence every pseudo-label.
+        semantic_weights: float32 in [0, 1], (B_m, H, W).
+    """
+
+    images: Tensor
+    patch_mask: Tensor
+    feature_mask: Tensor
+    class_map: Tensor
+    position_classes: Tensor
+    semantic_map: Tensor
+    semantic_weights: Tensor
+
+
+class S4MIM(FixMatch):
+    """L = L_sup + λ_con L_con + λ_rec L_rec + λ_agg L_agg + λ_sem L_sem."""
+
+    name = "s4mim"
+    config_class: ClassVar[type] = S4MIMMethodConfig
+    config: S4MIMMethodConfig
+
+    def __init__(self, config: S4MIMMethodConfig, task: Task) -> None:
+        super().__init__(config, task)
+
+    @property
+    def reconstruction_active(self) -> bool:
+        """Whether L_rec counts at all."""
+        return self.config.reconstruction.weight > 0
+
+    @property
+    def aggregation_active(self) -> bool:
+        """Whether L_agg counts at all."""
+        return self.config.aggregation.weight > 0
+
+    @property
+    def semantic_active(self) -> bool:
+        """Whether L_sem counts at all."""
+        return self.config.semantic.weight > 0
+
+    @property
+    def masking_active(self) -> bool:
+        """Whether any term reads the masked view."""
+        return self.reconstruction_active or self.aggregation_active or self.semantic_active
+
+    @property
+    def needs_unlabeled(self) -> bool:
+        """Unlabelled images serve the consistency and every masked term."""
+        return self.consistency_active or self.masking_active
+
+    @property
+    def views(self) -> tuple[ViewName, ...]:
+        """FixMatch's, and the masked view while a term reads it."""
+        return (*super().views, "masked") if self.masking_active else super().views
+
+    def model_requirements(self) -> ModelRequirements:
+        """Return which heads the active terms need."""
+        return ModelRequirements(
+            mask_token=self.masking_active,
+            mim_decoder=self.reconstruction_active,
+            mim_features=self.reconstruction_active or self.aggregation_active,
+        )
+
+    def warnings(self, mim_projection_channels: int | None) -> list[str]:
+        """Warn of the projection that only L_agg trains."""
+        if mim_projection_channels is None or not self.aggregation_active or self.reconstruction_active:
+            return []
+        return [
+            "model.mim_projection_channels is set while only the aggregation term reads the projection, which can "
+            "collapse to one constant feature: watch between_class_similarity (near 1 means collapse), or set "
+            "model.mim_projection_channels=null"
+        ]
+
+    def validate(self, feature_stride: int, mim_depth: int, mim_kernel_size: int, crop_size: int) -> None:
+        """Check the patch against the crop, the features' stride and the decoder's reach; see `Method.validate`."""
+        super().validate(feature_stride, mim_depth, mim_kernel_size, crop_size)
+        patch_size = self.config.masking.patch_size
+        if self.masking_active and patch_size >= crop_size:
+            raise InputError(
+                f"method.masking.patch_size is {patch_size}, not smaller than the crop of {crop_size} pixels, so "
+                f"nothing or everything would be masked; use a smaller patch or a larger data.views.crop_size"
+            )
+        if self.model_requirements().mim_features and patch_size < feature_stride:
+            raise InputError(
+                f"method.masking.patch_size is {patch_size}, smaller than one position of the features "
+                f"({feature_stride} pixels), so no position would be masked as a whole; use at least {feature_stride}"
+            )
+        reach = mim_depth * (mim_kernel_size // 2) * feature_stride
+        if self.reconstruction_active and 2 * reach < patch_size:
+            raise InputError(
+                f"the reconstruction decoder reaches {reach} pixels (model.mim_depth {mim_depth} x "
+                f"{mim_kernel_size // 2} positions x stride {feature_stride}), less than half of "
+                f"method.masking.patch_size {patch_size}, so the middle of a patch sees nothing visible; use a "
+                f"deeper decoder, a larger model.mim_kernel_size or a smaller patch"
+            )
+
+    def losses(self, student: torch.nn.Module, teacher: Teacher, batch: Batch, context: StepContext) -> Losses:
+        """Compute all active terms; with none of the masked ones this is FixMatch, bit for bit."""
+        if not self.masking_active:
+            return super().losses(student, teacher, batch, context)
+        views = Views(self.config.normalization)
+        labeled = self.normalize(batch.labeled_images)
+        views.add("labeled", labeled)
+        weak, valid = self.unlabeled(batch)
+        unlabeled = self.normalize(weak)
+        pseudo = self.pseudo_labels(teacher, unlabeled, valid)
+        mixed = self.add_strong_view(views, batch, pseudo, context) if self.consistency_active else None
+        masked = self.masked_view(labeled, batch.labels.long(), unlabeled, pseudo, context)
+        views.add_masked(masked.images, self._student_rows(masked))
+        output = views.forward(student)
+
+        terms = {"supervised": self.supervised_term(output.logits["labeled"], batch.labels)}
+        if mixed is not None:
+            terms["consistency"] = self.consistency_term(output.logits["strong"], mixed, context.step)
+        metrics = {
+            "confident_share": self.confident_share(pseudo),
+            "known_share": (masked.class_map != self.task.ignore_index).float().mean(),
+        }
+        self._add_masked_terms(terms, metrics, output, masked, context.step)
+        return Losses(terms, metrics)
+
+    @torch.no_grad()
+    def masked_view(
+        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, pseudo: PseudoLabels, context: StepContext
+    ) -> MaskedView:
+        """Draw masks for the clean images and put together what is known of their pixels.
+
+        Args:
+            labeled: float, (B_l, 3, H, W), normalised.
+            labels: int64, (B_l, H, W).
+            unlabeled: float, (B_u, 3, H, W), normalised weak views.
+            pseudo: the teacher's labels of these.
+            context: where in the run this batch is.
+        """
+        ignore_index, masking = self.task.ignore_index, self.config.masking
+        known = known_class_map(*pseudo, self.config.class_map_threshold, ignore_index)
+        images, class_map, semantic_map, weights = unlabeled, known, known, torch.ones_like(pseudo.confidence)
+        if self.config.semantic.unlabeled_weighting == "confidence":
+            semantic_map, weights = torch.where(pseudo.valid, pseudo.labels, ignore_index), pseudo.confidence
+        if masking.images == "labeled_and_unlabeled":
+            images, class_map = torch.cat([labeled, images]), torch.cat([labels, class_map])
+            semantic_map = torch.cat([labels, semantic_map])
+            weights = torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights])
+        batch_size, _, height, width = images.shape
+        generator = context.generator("masks")
+        grid = draw_patch_grid(batch_size, height, width, masking.patch_size, masking.ratio, generator)
+        grid = grid.to(context.device, non_blocking=True).unsqueeze(1)
+        patch_mask = expand_grid(grid, masking.patch_size, height, width)
+        if self.config.semantic.pixels == "masked":
+            weights = weights * patch_mask.squeeze(1)
+        stride = self.task.feature_stride
+        position_classes = downsample_class_map(
+            class_map, stride, self.task.num_labels, ignore_index, self.config.class_map_downsampling
+        )
+        feature_mask = downsample_mask(patch_mask, stride)
+        return MaskedView(images, patch_mask, feature_mask, class_map, position_classes, semantic_map, weights)
+
+    def _student_rows(self, masked: MaskedView) -> MaskedRows:
+        if not self.reconstruction_active:
+            return MaskedRows(masked.patch_mask)
+        regions = masked.position_classes
+        if self.config.reconstruction.regions == "image":
+            regions = torch.zeros_like(regions)
+        return MaskedRows(masked.patch_mask, masked.feature_mask, regions)
+
+    def _add_masked_terms(
+        self, terms: dict[str, Term], metrics: dict[str, Tensor], output: StudentOutput, masked: MaskedView, step: int
+    ) -> None:
+        """Add L_rec, L_agg and L_sem, those that are active."""
+        config = self.config
+        reconstruction, aggregation, semantic = config.reconstruction, config.aggregation, config.semantic
+        if self.reconstruction_active:
+            assert output.reconstruction is not None
+            weight = ramped(reconstruction.weight, reconstruction.warmup_steps, step)
+            terms["reconstruction"] = Term(self.reconstruction_value(output.reconstruction, masked), weight)
+        if self.aggregation_active:
+            assert output.features is not None
+            value, diagnostics = self.aggregation_value(output.features, masked)
+            terms["aggregation"] = Term(value, ramped(aggregation.weight, aggregation.warmup_steps, step))
+            metrics.update(diagnostics)
+        if self.semantic_active:
+            logits, ignore_index = output.logits["masked"], self.task.ignore_index
+            value = semantic_loss(logits, masked.semantic_map, masked.semantic_weights, ignore_index)
+            terms["semantic"] = Term(value, ramped(semantic.weight, semantic.warmup_steps, step))
+
+    def reconstruction_value(self, reconstruction: Tensor, masked: MaskedView) -> Tensor:
+        """Return L_rec of x̂ (B_m, 3, H, W), over pixels that are masked, known, and agree with the decoder's map."""
+        height, width = masked.class_map.shape[-2:]
+        seen_by_decoder = expand_grid(masked.position_classes, self.task.feature_stride, height, width)
+        known = masked.class_map != self.task.ignore_index
+        selected = masked.patch_mask.squeeze(1) & known & (masked.class_map == seen_by_decoder)
+        target = masked.images
+        if self.config.reconstruction.target == "patch_normalized":
+            target = normalize_per_patch(target, self.config.masking.patch_size)
+        reduction = self.config.reconstruction.reduction
+        return reconstruction_loss(reconstruction, target, selected, masked.class_map, self.task.num_labels, reduction)
+
+    def aggregation_value(self, features: Tensor, masked: MaskedView) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return L_agg of z (B_m, C, h, w), and its diagnostics."""
+        config = self.config.aggregation
+        return aggregation_loss(
+            features,
+            masked.position_classes,
+            masked.feature_mask,
+            self.task.num_labels,
+            ignore_index=self.task.ignore_index,
+            min_positions=config.min_positions,
+            distance=config.distance,
+            scope=config.prototypes,
+            stop_gradient=config.stop_gradient,
+        )

@@ -1,0 +1,109 @@
+"""Config of S4MIM's terms. All of it is this project's decision where the paper's abstract is silent."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from s4mim_hf.methods.fixmatch import FixMatchConfig
+
+_FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID)
+class MaskingConfig:
+    """What is hidden from the student.
+
+    Args:
+        patch_size: edge of a patch in pixels.
+        ratio: masked share of each image.
+        images: which images get a masked view.
+    """
+
+    patch_size: int = Field(default=32, ge=1)
+    ratio: float = Field(default=0.6, gt=0, lt=1)
+    images: Literal["unlabeled", "labeled_and_unlabeled"] = "labeled_and_unlabeled"
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID)
+class ReconstructionConfig:
+    """L_rec, masked image modelling in pixel space.
+
+    Args:
+        weight: λ_rec; with 0 nothing is reconstructed and no decoder is built.
+        warmup_steps: optimizer steps over which λ_rec grows from 0.
+        regions: "class" reconstructs each class's region apart from the others; "image" is basic masked image
+            modelling: one region, on the same pixels of the loss.
+        target: the clean pixels in normalised space, or those normalised per patch.
+        reduction: whether every pixel, or every class, weighs alike.
+    """
+
+    weight: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    regions: Literal["class", "image"] = "class"
+    target: Literal["pixels", "patch_normalized"] = "patch_normalized"
+    reduction: Literal["pixel", "class"] = "pixel"
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID)
+class AggregationConfig:
+    """L_agg, which draws masked features to the visible ones of their class.
+
+    Args:
+        weight: λ_agg.
+        warmup_steps: optimizer steps over which λ_agg grows from 0.
+        distance: "cosine", or "l2": the squared difference averaged over channels.
+        prototypes: whether visible features are averaged within an image or within the batch.
+        stop_gradient: whether the averages are fixed targets.
+        min_positions: visible, and masked, positions that a class needs in order to count.
+    """
+
+    weight: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    distance: Literal["cosine", "l2"] = "cosine"
+    prototypes: Literal["image", "batch"] = "image"
+    stop_gradient: bool = True
+    min_positions: int = Field(default=1, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID)
+class SemanticConfig:
+    """L_sem, masked modelling in semantic space.
+
+    Args:
+        weight: λ_sem.
+        warmup_steps: optimizer steps over which λ_sem grows from 0.
+        pixels: all known pixels of the masked view, or only the masked ones.
+        unlabeled_weighting: "threshold" counts a pseudo-label fully where its confidence reaches
+            `class_map_threshold`; "confidence" counts every one by its confidence.
+    """
+
+    weight: float = Field(default=0.5, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    pixels: Literal["known", "masked"] = "known"
+    unlabeled_weighting: Literal["threshold", "confidence"] = "threshold"
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID)
+class S4MIMMethodConfig(FixMatchConfig):
+    """Config of S4MIM; fields of `FixMatchConfig` besides these.
+
+    Args:
+        name: the method's name.
+        masking: what is hidden.
+        class_map_threshold: τ_mim; a pseudo-label is part of the class map where the confidence reaches it.
+        class_map_downsampling: how a position of z gets its class: the majority of its known pixels', or the nearest.
+        reconstruction: L_rec.
+        aggregation: L_agg.
+        semantic: L_sem.
+    """
+
+    name: Literal["s4mim"] = "s4mim"  # type: ignore[assignment]  # a discriminator, never read as the parent's
+    masking: MaskingConfig = Field(default_factory=MaskingConfig)
+    class_map_threshold: float = Field(default=0.95, ge=0, le=1)
+    class_map_downsampling: Literal["majority", "nearest"] = "majority"
+    reconstruction: ReconstructionConfig = Field(default_factory=ReconstructionConfig)
+    aggregation: AggregationConfig = Field(default_factory=AggregationConfig)
+    semantic: SemanticConfig = Field(default_factory=SemanticConfig)

@@ -1,0 +1,186 @@
+"""What an S4MIM network is made of: the one configuration that is saved beside its weights."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+CODE_OF_AUTO_CLASSES = {
+    "AutoConfig": "configuration_s4mim.S4MIMConfig",
+    "AutoModel": "modeling_s4mim.S4MIMForSemanticSegmentation",
+    "AutoModelForSemanticSegmentation": "modeling_s4mim.S4MIMForSemanticSegmentation",
+    "AutoImageProcessor": "image_processing_s4mim.S4MIMImageProcessor",
+}
+
+# Keys that transformers itself writes into, or passes to, a configuration beside the fields of its base class.
+_STANDARD_KEYS = {
+    *("num_labels", "name_or_path", "auto_map", "model_type", "torch_dtype", "output_attentions"),
+    *("attn_implementation", "experts_implementation", "per_layer_config", "custom_pipelines", "quantization_config"),
+}
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "output_stride": (None, 8, 16, 32),
+    "mask_token": ("learned", "zero", "none"),
+    "mim_features": ("decoder", "encoder"),
+    "masked_features": ("keep", "token"),
+    "mim_decoder": (True, False),
+    "separable_convolutions": (True, False),
+}
+_SMALLEST_INTEGER = {
+    "decoder_channels": 1,
+    "low_level_channels": 1,
+    "mim_channels": 1,
+    "mim_depth": 1,
+    "mim_kernel_size": 1,
+    "mim_expansion": 1,
+    "semantic_loss_ignore_index": -100,
+}
+
+
+class S4MIMConfig(PreTrainedConfig):
+    """Architecture of the segmenter and of what masked image modelling adds to it while training.
+
+    Nothing about the training itself (losses, weights, data) belongs here.
+
+    Args:
+        backbone_config: The encoder, as a configuration or its dictionary with `model_type`; a ResNet-50 by default.
+            Of its features the one at stride 4 and the last are used.
+        output_stride: Pixels per position of the encoder's last features: 8, 16, 32, or None for the encoder's own.
+        decoder_channels: Channels of the ASPP's branches and of the decoder's features.
+        low_level_channels: Channels to which the stride-4 features are reduced.
+        aspp_rates: Dilations of the ASPP's 3x3 branches, each at least 1. None: 6, 12, 18, doubled at output stride 8.
+        decoder_dropout: Probability of dropping a decoder feature before the classifier, 0 <= p < 1.
+        separable_convolutions: Depthwise-separable 3x3 convolutions in ASPP and decoder, as in the DeepLabV3+ paper.
+        initializer_range: Standard deviation of the classifier's and projection's initial weights, above 0.
+        semantic_loss_ignore_index: Label that enters no loss.
+        palette: One (R, G, B) of 0..255 per class, for pictures; None where none is known.
+        mask_token: What masked pixels become: "learned" (one trained value per channel), "zero" (the mean colour), or
+            "none" (the model takes no masks).
+        mim_decoder: Whether the reconstruction decoder is built.
+        mim_features: Which features z are: the "decoder" ones before the classifier (stride 4), or the last of the
+            "encoder" (output stride).
+        mim_projection_channels: Channels of a 1x1 projection of z, followed by LayerNorm over channels at each
+            position; None leaves z as the features are.
+        mim_channels: Channels inside the reconstruction decoder.
+        mim_depth: Its number of blocks.
+        mim_kernel_size: Its odd kernel size.
+        mim_expansion: How many times wider the hidden layer of its blocks is.
+        masked_features: "keep" leaves z at masked positions, "token" puts a learned vector there before the decoder.
+
+    Raises:
+        ValueError: An unknown key, with the nearest valid name, or a value out of range, with field, value and bound.
+    """
+
+    model_type = "s4mim"
+    _auto_class = "AutoConfig"
+
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    output_stride: int | None = None
+    decoder_channels: int = 256
+    low_level_channels: int = 48
+    aspp_rates: list[int] | tuple[int, ...] | None = None
+    decoder_dropout: float | int = 0.1
+    separable_convolutions: bool = False
+    initializer_range: float = 0.02
+    semantic_loss_ignore_index: int = 255
+    palette: list[Any] | tuple[Any, ...] | None = None
+    mask_token: str = "learned"
+    mim_decoder: bool = True
+    mim_features: str = "decoder"
+    mim_projection_channels: int | None = None
+    mim_channels: int = 64
+    mim_depth: int = 4
+    mim_kernel_size: int = 3
+    mim_expansion: int = 2
+    masked_features: str = "keep"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Resolve the backbone's configuration, refuse unknown keys, check every value."""
+        self._refuse_unknown(kwargs)
+        self.backbone_config = _resolve_backbone(self.backbone_config)
+        super().__post_init__(**kwargs)
+        if getattr(self, "label2id", None) is None:
+            self.label2id: dict[str, int] | None = {label: index for index, label in (self.id2label or {}).items()}
+        self.validate_values()
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        fields = set(type(self).__dataclass_fields__)
+        for key in kwargs:
+            if key in _STANDARD_KEYS or key.startswith("_") or hasattr(PreTrainedConfig, key):
+                continue
+            close = difflib.get_close_matches(key, sorted(fields | _STANDARD_KEYS), n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(sorted(fields))}"
+            raise ValueError(f"S4MIMConfig has no field {key!r}{hint}")
+
+    def validate_values(self) -> None:
+        """Check every field of ours against its bounds; models call it again, for values that were assigned later.
+
+        Raises:
+            ValueError: One sentence with the field, the value found and what is allowed.
+        """
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if not any(value is choice or (value == choice and type(value) is type(choice)) for choice in choices):
+                raise ValueError(f"S4MIMConfig.{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+        for name, smallest in _SMALLEST_INTEGER.items():
+            _check_integer(name, getattr(self, name), smallest)
+        if self.mim_projection_channels is not None:
+            _check_integer("mim_projection_channels", self.mim_projection_channels, 1)
+        for rate in self.aspp_rates or ():
+            _check_integer("aspp_rates", rate, 1)
+        if self.aspp_rates is not None and not self.aspp_rates:
+            raise ValueError("S4MIMConfig.aspp_rates is empty; give at least one dilation, or None for the default")
+        if self.mim_kernel_size % 2 == 0:
+            raise ValueError(f"S4MIMConfig.mim_kernel_size is {self.mim_kernel_size}; it must be odd")
+        if not 0 <= self.decoder_dropout < 1:
+            raise ValueError(f"S4MIMConfig.decoder_dropout is {self.decoder_dropout}; it must be at least 0, below 1")
+        if not self.initializer_range > 0:
+            raise ValueError(f"S4MIMConfig.initializer_range is {self.initializer_range}; it must be above 0")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        ids = sorted(self.id2label or {})
+        if ids != list(range(len(ids))) or not ids:
+            raise ValueError(
+                f"S4MIMConfig.id2label has the ids {ids[:5]}...; name every class from 0 on without a gap"
+                if ids
+                else "S4MIMConfig.id2label is empty; a segmenter needs at least one class"
+            )
+        if 0 <= self.semantic_loss_ignore_index < len(ids):
+            raise ValueError(
+                f"S4MIMConfig.semantic_loss_ignore_index is {self.semantic_loss_ignore_index}, which is also one of "
+                f"the {len(ids)} classes; it must lie outside 0..{len(ids) - 1}"
+            )
+        if self.palette is not None and len(self.palette) != len(ids):
+            raise ValueError(
+                f"S4MIMConfig.palette has {len(self.palette)} colours; give one for each of {len(ids)} classes"
+            )
+
+
+def _check_integer(name: str, value: Any, smallest: int) -> None:
+    if type(value) is not int or value < smallest:
+        raise ValueError(f"S4MIMConfig.{name} is {value!r}; it must be an integer of at least {smallest}")
+
+
+def _resolve_backbone(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
+    """Return the encoder's configuration, set to output its stride-4 and its last features."""
+    if given is None:
+        given = CONFIG_MAPPING["resnet"]()
+    if isinstance(given, dict):
+        model_type = given.get("model_type")
+        if model_type not in CONFIG_MAPPING:
+            close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"S4MIMConfig.backbone_config has the model_type {model_type!r}, unknown to transformers{hint}"
+            )
+        given = CONFIG_MAPPING[model_type].from_dict(given)
+    stages = getattr(given, "stage_names", None)
+    if stages and hasattr(given, "set_output_features_output_indices"):
+        # stage_names[0] is the stem; the first stage of a pyramid works at stride 4, the last is the deepest.
+        given.set_output_features_output_indices(out_features=[stages[1], stages[-1]], out_indices=None)
+    return given
+
+
+__all__ = ["S4MIMConfig"]

@@ -1,0 +1,350 @@
+"""The two S4MIM models: the segmenter that is shipped, and the segmenter with what masked image modelling trains.
+
+Legend: B images, H x W pixels, K classes, C feature channels, r the stride of a feature. A feature of stride r has
+ceil(H/r) x ceil(W/r) positions; position i stands for pixels i*r .. i*r + r - 1. Masks: 1 (True) = masked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.utils import ModelOutput
+
+from .backbones import LOW_LEVEL_STRIDE, Backbone, load_backbone_config, load_backbone_weights
+from .configuration_s4mim import CODE_OF_AUTO_CLASSES, S4MIMConfig
+from .decode_heads import DeepLabV3PlusHead, upsample
+from .mim_head import ChannelLayerNorm, ClassGatedConvolution, ClassWiseDecoder
+from .normalization import ViewGroup, use_view_groups
+
+_INITIALIZED = "_is_hf_initialized"
+
+
+class SegmentationFeatures(NamedTuple):
+    """What one pass of the segmenter gives.
+
+    Attributes:
+        logits: (B, K, H, W).
+        decoder_features: Just before dropout and classifier, (B, decoder_channels, ceil(H/4), ceil(W/4)).
+        encoder_features: The encoder's last, (B, C, ceil(H/r), ceil(W/r)) with r the output stride.
+    """
+
+    logits: torch.Tensor
+    decoder_features: torch.Tensor
+    encoder_features: torch.Tensor
+
+
+@dataclass
+class SemiSupervisedOutput(ModelOutput):
+    """What one training pass gives; B_m is the number of masked views, the last rows of the batch.
+
+    Attributes:
+        logits: Of all rows, (B, K, H, W).
+        features: z of the masked views, (B_m, C, h, w); None without a patch mask.
+        reconstruction: x̂ of the masked views, (B_m, 3, H, W); None without a class map.
+    """
+
+    logits: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+
+
+class S4MIMPreTrainedModel(PreTrainedModel):
+    """Initial weights, and saved folders that load with nothing of this project installed."""
+
+    config_class = S4MIMConfig
+    config: S4MIMConfig
+    # A checkpoint of either model loads into the other one: the segmenter's weights, under this prefix or without it.
+    base_model_prefix = "segmenter"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # nn.init, not in-place writes: transformers guards it, so that loaded weights are never initialised over.
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, ClassGatedConvolution):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        elif isinstance(module, ClassWiseDecoder):
+            _initialize_decoder(module)
+        elif isinstance(module, S4MIMForSemiSupervisedSegmentation) and module.pixel_token is not None:
+            nn.init.zeros_(module.pixel_token)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save weights, configuration and code as transformers does, with all Auto classes in the configuration."""
+        own = f"modeling_s4mim.{type(self).__name__}"
+        self.config.auto_map = {**CODE_OF_AUTO_CLASSES, "AutoModel": own}
+        super().save_pretrained(save_directory, **kwargs)
+
+
+class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
+    """Encoder and DeepLabV3+ head.
+
+    Args:
+        config: Its architecture; the fields of masked image modelling are not used here.
+
+    Raises:
+        ValueError: A field out of range, or a backbone that does not fit.
+    """
+
+    _auto_class = "AutoModelForSemanticSegmentation"
+    _keys_to_ignore_on_load_unexpected = (r"^(segmenter\.)?(pixel_token$|projection\.|mim_decoder\.)",)
+
+    def __init__(self, config: S4MIMConfig) -> None:
+        super().__init__(config)
+        config.validate_values()
+        self.backbone = Backbone(config.backbone_config, config.output_stride)
+        self.decode_head = DeepLabV3PlusHead(
+            self.backbone.channels,
+            self.backbone.low_level_channels,
+            output_stride=self.backbone.output_stride,
+            channels=config.decoder_channels,
+            low_level_channels=config.low_level_channels,
+            rates=config.aspp_rates,
+            dropout=config.decoder_dropout,
+            separable=config.separable_convolutions,
+            num_labels=config.num_labels,
+        )
+        self.post_init()
+
+    @classmethod
+    def from_pretrained_backbone(
+        cls, name_or_path: str | os.PathLike[str], **config_fields: Any
+    ) -> S4MIMForSemanticSegmentation:
+        """Build a segmenter on a pretrained encoder; the rest is freshly initialised.
+
+        Args:
+            name_or_path: A Hub name or a local folder of a backbone or of a classifier on it.
+            config_fields: Fields of `S4MIMConfig`, but for `backbone_config`.
+
+        Raises:
+            ValueError: The encoder cannot be had, or its checkpoint lacks weights.
+        """
+        name = os.fspath(name_or_path)
+        model = cls(S4MIMConfig(backbone_config=load_backbone_config(name), **config_fields))
+        load_backbone_weights(model.backbone, name)
+        return model
+
+    def segment(self, pixel_values: torch.Tensor) -> SegmentationFeatures:
+        """Segment (B, 3, H, W) normalised images of any size and keep the features on the way.
+
+        Raises:
+            ValueError: Another shape, or a single image while BatchNorm learns.
+        """
+        channels = self.backbone.in_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
+            raise ValueError(
+                f"pixel_values has the shape {tuple(pixel_values.shape)}; it must be (images, {channels}, height, "
+                "width), with no dimension empty"
+            )
+        height, width = pixel_values.shape[-2:]
+        low_level, last = self.backbone(pixel_values)
+        features = self.decode_head.features(low_level, last)
+        logits = upsample(self.decode_head(features), LOW_LEVEL_STRIDE, height, width)
+        return SegmentationFeatures(logits, features, last)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **_: Any,
+    ) -> SemanticSegmenterOutput | tuple[torch.Tensor, ...]:
+        """Segment images.
+
+        Args:
+            pixel_values: (B, 3, H, W) float, normalised.
+            labels: (B, H, W) int64, ids 0..K-1 or the ignore index.
+            return_dict: False for a tuple (loss, logits), without the loss where no labels are given.
+
+        Returns:
+            loss: Mean cross-entropy of the known pixels, 0 where there are none; None without labels.
+            logits: (B, K, H, W), at exactly the input's size.
+
+        Raises:
+            ValueError: A wrong shape.
+        """
+        logits = self.segment(pixel_values).logits
+        loss = None if labels is None else self._cross_entropy(logits, labels)
+        if not (self.config.return_dict if return_dict is None else return_dict):
+            return (logits,) if loss is None else (loss, logits)
+        return SemanticSegmenterOutput(loss=loss, logits=logits)
+
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        expected = (logits.shape[0], *logits.shape[-2:])
+        if tuple(labels.shape) != expected:
+            raise ValueError(f"labels has the shape {tuple(labels.shape)}; the images' is {expected}")
+        ignore = self.config.semantic_loss_ignore_index
+        total = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="sum")
+        return total / (labels != ignore).sum().clamp(min=1)
+
+
+class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
+    """The segmenter, and beside it the mask token, the projection of z and the reconstruction decoder.
+
+    Only what the configuration asks for is built, after the segmenter: with the same seed the segmenter starts from
+    the same weights, whatever stands beside it.
+
+    Args:
+        config: The architecture of both.
+        segmenter: An existing segmenter to train instead of a new one; see `from_segmenter`.
+    """
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: S4MIMConfig, segmenter: S4MIMForSemanticSegmentation | None = None) -> None:
+        super().__init__(config)
+        if segmenter is None:
+            segmenter = S4MIMForSemanticSegmentation(config)
+        else:
+            config.validate_values()
+        for module in segmenter.modules():
+            # transformers' mark: what has weights already must not be initialised again with the heads.
+            setattr(module, _INITIALIZED, True)
+        self.segmenter = segmenter
+        self.pixel_token = (
+            nn.Parameter(torch.zeros(segmenter.backbone.in_channels)) if config.mask_token == "learned" else None
+        )
+        source = config.decoder_channels if config.mim_features == "decoder" else segmenter.backbone.channels
+        self.projection: nn.Module | None = None
+        if config.mim_projection_channels is not None:
+            self.projection = nn.Sequential(
+                nn.Conv2d(source, config.mim_projection_channels, 1), ChannelLayerNorm(config.mim_projection_channels)
+            )
+        self.feature_channels: int = config.mim_projection_channels or source
+        self.mim_decoder: ClassWiseDecoder | None = None
+        if config.mim_decoder:
+            self.mim_decoder = ClassWiseDecoder(
+                self.feature_channels,
+                channels=config.mim_channels,
+                depth=config.mim_depth,
+                kernel_size=config.mim_kernel_size,
+                expansion=config.mim_expansion,
+                patch=self.feature_stride,
+                masked_features=config.masked_features,
+            )
+        self.post_init()
+
+    @classmethod
+    def from_segmenter(
+        cls, segmenter: S4MIMForSemanticSegmentation, config: S4MIMConfig | None = None
+    ) -> S4MIMForSemiSupervisedSegmentation:
+        """Put the training heads of `config` beside an existing segmenter, whose weights stay as they are.
+
+        Args:
+            segmenter: Becomes part of the new model (it is not copied) and takes over its configuration.
+            config: The architecture of both; None for the segmenter's own.
+
+        Raises:
+            ValueError: The configuration describes another segmenter.
+        """
+        config = segmenter.config if config is None else config
+        with torch.device("meta"):
+            described = {key: tensor.shape for key, tensor in S4MIMForSemanticSegmentation(config).state_dict().items()}
+        found = {key: tensor.shape for key, tensor in segmenter.state_dict().items()}
+        differing = sorted(key for key in {*described, *found} if described.get(key) != found.get(key))
+        if differing:
+            raise ValueError(
+                f"the configuration describes another segmenter than the given one: they differ in {len(differing)} "
+                f"weights, the first being {differing[0]!r}; build both from the same architecture fields"
+            )
+        segmenter.config = config
+        return cls(config, segmenter=segmenter)
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels per position of z."""
+        return LOW_LEVEL_STRIDE if self.config.mim_features == "decoder" else self.segmenter.backbone.output_stride
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        patch_mask: torch.Tensor | None = None,
+        feature_mask: torch.Tensor | None = None,
+        class_map: torch.Tensor | None = None,
+        view_groups: Sequence[ViewGroup] | None = None,
+        **_: Any,
+    ) -> SemiSupervisedOutput:
+        """Run all views through the segmenter once, and the masked ones through the heads.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised images, all of them clean; the last B_m become masked here.
+            patch_mask: (B_m, 1, H, W) bool, B_m <= B.
+            feature_mask: M↓, (B_m, 1, h, w) bool; used where `masked_features` is "token".
+            class_map: s↓, (B_m, h, w) int64, ids or 255. With all ids equal this is basic masked image modelling.
+            view_groups: Which consecutive rows share BatchNorm statistics; None: all rows, as BatchNorm does.
+
+        Raises:
+            ValueError: Shapes that do not fit each other, or a mask for a model without mask token or decoder.
+        """
+        if patch_mask is not None:
+            pixel_values = self.mask_pixels(pixel_values, patch_mask)
+        elif class_map is not None or feature_mask is not None:
+            raise ValueError("class_map and feature_mask describe masked views; give the patch_mask as well")
+        with use_view_groups(self.segmenter, view_groups):
+            segmented = self.segmenter.segment(pixel_values)
+        if patch_mask is None:
+            return SemiSupervisedOutput(logits=segmented.logits)
+        features = self.mim_features(segmented, patch_mask.shape[0])
+        reconstruction = None
+        if class_map is not None:
+            reconstruction = self.reconstruct(features, class_map, feature_mask)
+            reconstruction = reconstruction[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
+        return SemiSupervisedOutput(logits=segmented.logits, features=features, reconstruction=reconstruction)
+
+    def mask_pixels(self, pixel_values: torch.Tensor, patch_mask: torch.Tensor) -> torch.Tensor:
+        """Return the images (B, 3, H, W), the last B_m as x_M = x ⊙ (1 − M) + t ⊙ M for M (B_m, 1, H, W)."""
+        if self.config.mask_token == "none":
+            raise ValueError(
+                'this model was built with mask_token="none" and takes no patch_mask; choose "learned" or "zero"'
+            )
+        masked, expected = patch_mask.shape[0], (1, *pixel_values.shape[-2:])
+        if tuple(patch_mask.shape[1:]) != expected or not 1 <= masked <= pixel_values.shape[0]:
+            raise ValueError(
+                f"patch_mask has the shape {tuple(patch_mask.shape)}; for these images it must be (1 to "
+                f"{pixel_values.shape[0]}, {', '.join(map(str, expected))})"
+            )
+        clean, images = pixel_values[:-masked], pixel_values[-masked:]
+        token = images.new_zeros(()) if self.pixel_token is None else self.pixel_token.to(images.dtype)[:, None, None]
+        return torch.cat([clean, torch.where(patch_mask.bool(), token, images)])
+
+    def mim_features(self, segmented: SegmentationFeatures, masked: int) -> torch.Tensor:
+        """Return z (B_m, C, h, w) of the last `masked` rows."""
+        source = segmented.decoder_features if self.config.mim_features == "decoder" else segmented.encoder_features
+        features = source[-masked:]
+        return features if self.projection is None else self.projection(features)
+
+    def reconstruct(
+        self, features: torch.Tensor, class_map: torch.Tensor, feature_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return x̂ (B_m, 3, h * r, w * r) of z (B_m, C, h, w), class by class.
+
+        Raises:
+            ValueError: The model has no decoder, or shapes do not fit.
+        """
+        if self.mim_decoder is None:
+            raise ValueError("this model was built with mim_decoder=False and reconstructs nothing; give no class_map")
+        return self.mim_decoder(features, class_map, feature_mask)
+
+
+def _initialize_decoder(decoder: ClassWiseDecoder) -> None:
+    """Keep the features' scale through the pointwise layers; their linear init of 0.02 would shrink z away."""
+    if decoder.feature_token is not None:
+        nn.init.normal_(decoder.feature_token, std=0.02)
+    layers: list[Any] = [decoder.embed]
+    for block in decoder.blocks:
+        layers += [block.expand, block.contract]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+
+
+__all__ = ["S4MIMForSemanticSegmentation", "S4MIMForSemiSupervisedSegmentation", "S4MIMPreTrainedModel"]

@@ -1,0 +1,133 @@
+"""The model card: its metadata reads back, its numbers are those given, and it names no local path."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from s4mim_hf.hub.card import render_card, save_card
+
+CONFIG: dict[str, Any] = {
+    "recipe": "/home/someone/secret/camvid.yaml",
+    "seed": 3,
+    "output_dir": "/home/someone/secret/out",
+    "data": {"path": "secret/camvid_1_8", "views": {"crop_size": 321, "scale_range": (0.5, 2.0)}},
+    "model": {"backbone": "google/mobilenet_v2_1.0_224", "output_stride": 16},
+    "method": {"name": "s4mim"},
+}
+RESULTS: dict[str, Any] = {
+    "protocol": "whole image at original size",
+    "data": "camvid, validation (101 images)",
+    "step": 4000,
+    "scores": {
+        "mean_iou": 0.61234,
+        "mean_accuracy": 0.7,
+        "overall_accuracy": 0.9,
+        "per_category_iou": [0.5, None, 0.72468],
+        "per_category_accuracy": [0.6, None, 0.8],
+    },
+}
+CLASSES = {0: "sky", 1: "sign|symbol", 2: "road"}
+
+
+def card(**changes: Any) -> ModelCard:
+    arguments: dict[str, Any] = {
+        "run_config": CONFIG,
+        "results": RESULTS,
+        "id2label": CLASSES,
+        "data_name": "camvid",
+        "labeled_count": 46,
+        "unlabeled_count": 321,
+        "method_name": "s4mim",
+    }
+    return render_card(**{**arguments, **changes})
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the card went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_saved_card_reads_back_with_its_metadata(tmp_path: Path) -> None:
+    path = save_card(card(), tmp_path / "model")
+    assert path == tmp_path / "model" / "README.md"
+    data = ModelCard.load(path).data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "image-segmentation"
+    assert data.license == "apache-2.0"
+    assert {"semi-supervised", "s4mim"} <= set(data.tags)
+    assert data.base_model == "google/mobilenet_v2_1.0_224"
+    values = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert values == {"mean_iou": 0.6123, "mean_accuracy": 0.7, "overall_accuracy": 0.9}
+    assert all("whole image at original size" in result.metric_name for result in data.eval_results)
+    assert {result.dataset_name for result in data.eval_results} == {"camvid, validation (101 images)"}
+
+
+def test_text_holds_counts_scores_and_every_class() -> None:
+    text = card().text
+    for part in (
+        "46 labelled and 321 unlabelled",
+        "| mean IoU | 61.23 |",
+        "| sky | 50.00 | 60.00 |",
+        "| sign\\|symbol | – | – |",
+        "| road | 72.47 | 80.00 |",
+        "step 4000.",
+        "trust_remote_code=True",
+        "No number on this page is the paper's",
+    ):
+        assert part in text
+    assert (
+        "step 4000 (best of 8 on this same split)."
+        in card(results={**RESULTS, "selection": "best of 8 on this same split"}).text
+    )
+
+
+def test_example_is_python_and_configuration_is_yaml() -> None:
+    text = card(model_id="someone/model").text
+    example = text.split("```python\n")[1].split("```")[0]
+    compile(example, "example", "exec")
+    assert example.count('from_pretrained("someone/model"') == 2
+    config = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert config["data"]["views"] == {"crop_size": 321, "scale_range": [0.5, 2.0]}
+    assert config["seed"] == 3
+
+
+def test_no_local_path_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "mobilenet"
+    folder.mkdir()
+    local = card(run_config={**CONFIG, "model": {"backbone": str(folder)}})
+    assert local.data.base_model is None
+    assert "backbone: mobilenet, pretrained" in local.text
+    for text in (str(card()), str(local)):
+        assert "secret" not in text
+        assert str(tmp_path) not in text
+    assert "path: camvid_1_8" in local.text
+
+
+def test_relative_folder_is_no_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights" / "mobilenet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert card(run_config={"model": {"backbone": "weights/mobilenet"}}).data.base_model is None
+
+
+def test_random_weights_have_no_base_model() -> None:
+    scratch = card(run_config={"model": {"backbone": None, "backbone_config": {"model_type": "resnet"}}})
+    assert scratch.data.base_model is None
+    assert "resnet, from random weights" in scratch.text
+
+
+def test_without_evaluation_nothing_is_claimed() -> None:
+    plain = card(results=None)
+    assert "was not evaluated" in plain.text
+    assert "model-index" not in str(plain)
+    scores = dict.fromkeys(("mean_iou", "mean_accuracy", "overall_accuracy"))
+    empty = {**RESULTS, "scores": {**scores, "per_category_iou": [None] * 3, "per_category_accuracy": [None] * 3}}
+    assert "model-index" not in str(card(results=empty))
