@@ -90,9 +90,8 @@ def main() -> None:
     Console().print(table_of(report))
     recipe = arguments.kind if arguments.kind in CATALOG else "custom"
     path = shlex.quote(f"data.path={arguments.output}")
-    print(
-        f"written to {arguments.output}; train on it with\n  accelerate launch scripts/train.py --recipe {recipe} {path}"
-    )
+    print(f"written to {arguments.output}; train on it with")
+    print(f"  accelerate launch scripts/train.py --recipe {recipe} {path}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from typing import Any
 
 import torch
@@ -11,15 +8,8 @@ import torch
 from s4mim_hf.randomness import derive_seed, generator
 
 
-def test_seeds_are_the_same_in_another_process() -> None:
-    code = "from s4mim_hf.randomness import derive_seed; print(derive_seed(7, 'masks', 3, 4))"
-    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    assert int(printed.stdout) == derive_seed(7, "masks", 3, 4)
-
-
-def test_the_value_is_pinned() -> None:
-    # A changed value would make old runs impossible to repeat.
+def test_the_value_is_the_same_in_every_process() -> None:
+    # A changed value would also make old runs impossible to repeat.
     assert derive_seed(0, "weak-labeled", 5) == 15968931536004099017
     assert 0 <= derive_seed(0, "weak-labeled", 5) < 2**64
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -178,10 +178,7 @@ def _name(options: PrepareOptions) -> str:
 
 def _describe(options: PrepareOptions, plan: Plan, classes: Classes) -> Description:
     """Gather what is written beside the rows."""
-    if options.labeled_ids is None:
-        labeled = options.labeled or "all"
-    else:
-        labeled = "a list of ids"
+    labeled = "a list of ids" if options.labeled_ids is not None else options.labeled or "all"
     count, info = len(classes.names), CATALOG.get(options.kind)
     return Description(
         name=_name(options),
@@ -217,9 +214,7 @@ def _rows(items: Sequence[RawItem], classes: Classes, split: str) -> Iterator[Ro
 
 def _report(items: Sequence[RawItem], facts: Mapping[str, Facts], split: str) -> SplitReport:
     report = _report_ids([item.id for item in items], facts)
-    return SplitReport(
-        report.images, report.smallest, report.largest, frozenset() if split == "unlabeled" else report.ids
-    )
+    return replace(report, ids=frozenset()) if split == "unlabeled" else report
 
 
 def _report_ids(ids: Sequence[str], facts: Mapping[str, Facts]) -> SplitReport:

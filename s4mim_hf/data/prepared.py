@@ -125,9 +125,7 @@ def load_prepared(path: str | Path) -> PreparedData:
     try:
         version = record["format_version"]
         if version != FORMAT_VERSION:
-            raise InputError(
-                f"{folder} has format {version}, but format {FORMAT_VERSION} is read here; prepare it again"
-            )
+            raise InputError(f"{folder} has format {version!r}, but {FORMAT_VERSION} is read here; prepare it again")
         listed = {split: [str(image_id) for image_id in record["ids"][split]] for split in SPLITS}
         files = {split: _checked_files(folder, split, listed[split], record["counts"][split]) for split in SPLITS}
         if split_hash(listed) != record["hash"]:
@@ -153,7 +151,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{path.parent} is no prepared folder: it has no {path.name}; give one that {_MADE_BY}"
+            f"{path.parent} has no {path.name}: it is no folder that {_MADE_BY}; prepare it first"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}; prepare the data again") from None
@@ -177,14 +175,12 @@ def _checked_files(folder: Path, split: str, listed: list[str], count: int) -> l
             raise InputError(f"{file} cannot be read: {error}; prepare the data again") from None
     if not len(found) == len(listed) == count:
         raise InputError(
-            f"{folder}: the {split} split has {len(found)} images, but splits.json lists {len(listed)} and counts {count}; "
-            "prepare the data again"
+            f"{folder}: the {split} split has {len(found)} images, but splits.json lists {len(listed)} and counts "
+            f"{count}; prepare the data again"
         )
     if sorted(found) != sorted(listed):
         odd = sorted(set(found) ^ set(listed))
-        raise InputError(
-            f"{folder}: ids of the {split} split are not those of splits.json ({some(odd)}); prepare it again"
-        )
+        raise InputError(f"{folder}: the {split} split and splits.json differ in ids ({some(odd)}); prepare it again")
     return files
 
 
@@ -202,9 +198,7 @@ def _load_synthetic(path: str) -> PreparedData:
 
     _, _, seed = path.partition(":")
     if seed and not seed.isdecimal():
-        raise InputError(
-            f"{path!r} is no embedded data; it is called {SYNTHETIC!r} or '{SYNTHETIC}:SEED', SEED a number"
-        )
+        raise InputError(f"{path!r}: the embedded data is called {SYNTHETIC!r} or '{SYNTHETIC}:SEED', SEED a number")
     rows = synthetic_splits(int(seed or 0))
     made = {split: _from_rows(rows[split], split) for split in SPLITS}
     return PreparedData(

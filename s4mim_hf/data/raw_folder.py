@@ -108,9 +108,7 @@ def require_masks(items: Sequence[RawItem], where: str) -> None:
     """
     bare = [item.id for item in items if item.mask is None]
     if bare:
-        raise InputError(
-            f"{len(bare)} of {len(items)} images of {where} have no mask: {some(bare)}; add or remove them"
-        )
+        raise InputError(f"{len(bare)} of {len(items)} images of {where} have no mask: {some(bare)}; add masks")
 
 
 def _files_by_id(folder: Path) -> tuple[dict[str, Path], list[str]]:

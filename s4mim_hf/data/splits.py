@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -169,7 +170,10 @@ def match_ids(entries: Sequence[str], ids: Iterable[str], validation_ids: Iterab
     """
     finder = _Finder(ids)
     kept_aside = set(validation_ids)
-    matched, unknown, ambiguous, validation = [], [], [], []
+    matched: list[str] = []
+    unknown: list[str] = []
+    ambiguous: list[str] = []
+    validation: list[str] = []
     for entry in entries:
         key = without_suffix(entry)
         found = finder.find(key)
@@ -187,14 +191,10 @@ def match_ids(entries: Sequence[str], ids: Iterable[str], validation_ids: Iterab
     if ambiguous:
         several = some(sorted(finder.find(without_suffix(ambiguous[0]))))
         raise InputError(f"{where}: {some(ambiguous)} may mean several images ({several}); give the path below images/")
-    doubled = sorted({image_id for image_id in matched if matched.count(image_id) > 1}) if _has_double(matched) else []
+    doubled = sorted(image_id for image_id, count in Counter(matched).items() if count > 1)
     if doubled:
         raise InputError(f"{where} names {len(doubled)} images more than once: {some(doubled)}; name each once")
     return matched
-
-
-def _has_double(ids: Sequence[str]) -> bool:
-    return len(set(ids)) < len(ids)
 
 
 def _tails(path: str) -> list[str]:

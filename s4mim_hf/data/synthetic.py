@@ -113,7 +113,9 @@ def _put_object(rng: Rng, class_id: int, image: np.ndarray, label: np.ndarray) -
     row, column = rng.uniform(0.08, 0.92, 2) * SIZE
     radius = rng.uniform(11, 26)
     inside, texture = SHAPES[class_id](rng, ROWS - row, COLUMNS - column, radius)
-    shadow = np.roll(inside, rng.integers(1, 5, 2), axis=(0, 1)) & ~inside
+    down, right = rng.integers(1, 5, 2)
+    shadow = np.zeros_like(inside)
+    shadow[down:, right:] = inside[:-down, :-right]
     image = np.where(shadow[..., None], 0.72 * image, image)
     image = np.where(inside[..., None], _paint(rng, class_id, texture), image)
     label = np.where(inside, np.uint8(class_id), label)

@@ -286,7 +286,7 @@ def build_hooks(
     hooks: list[Hook] = [
         LoggingHook(metrics, config.log.interval),
         evaluation,
-        CheckpointHook(output_dir, config.checkpoint.interval, config.checkpoint.keep, evaluation),
+        CheckpointHook(output_dir, config.checkpoint.interval, config.checkpoint.keep, evaluation, data.split_hash),
     ]
     if config.panels.count and data.validation is not None:
         hooks.append(

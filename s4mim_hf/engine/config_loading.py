@@ -207,10 +207,10 @@ def _from_override(settings: dict[str, Setting], schema: Schema, key: str, text:
 
 
 def _parse_value(schema: Schema, key: str, text: str) -> Any:
-    value = parse_yaml(text, f"the value of {key} {_COMMAND_LINE}")
-    # For text the characters count: "run #2", 007 and 2024 are names too, unless quotes or null say otherwise.
-    is_plain = value is not None and not isinstance(value, (list, dict)) and text[0] not in "\"'"
-    return text if is_plain and schema.takes(key, str) else value
+    # For text the characters count: "run #2", "a: b", 007 and 2024 are names too.
+    if schema.takes(key, str) and text[0] not in "\"'[{" and text not in ("null", "~"):
+        return text
+    return parse_yaml(text, f"the value of {key} {_COMMAND_LINE}")
 
 
 def _store(settings: dict[str, Setting], schema: Schema, key: str, setting: Setting) -> None:

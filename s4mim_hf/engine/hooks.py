@@ -201,19 +201,23 @@ class CheckpointHook(Hook):
         interval: steps between checkpoints; None: the last step only.
         keep: how many of the newest stay.
         evaluation: whose best result travels with the checkpoint.
+        split_hash: of the data, so that a run is not resumed on other data behind the same path.
     """
 
-    def __init__(self, output_dir: Path, interval: int | None, keep: int, evaluation: EvaluationHook) -> None:
+    def __init__(
+        self, output_dir: Path, interval: int | None, keep: int, evaluation: EvaluationHook, split_hash: str
+    ) -> None:
         self.output_dir = output_dir
         self.interval = interval
         self.keep = keep
         self.evaluation = evaluation
+        self.split_hash = split_hash
 
     def after_step(self, trainer: Trainer) -> None:
         """Save when it is time."""
         if not is_due(trainer, self.interval):
             return
-        extra = {"best": self.evaluation.best}
+        extra = {"best": self.evaluation.best, "split_hash": self.split_hash}
         save_checkpoint(
             self.output_dir, trainer.step, accelerator=trainer.accelerator, teacher=trainer.teacher, extra=extra
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from s4mim_hf.engine.build import Run, build_accelerator, build_run
-from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint
+from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint, read_trainer_state
 from s4mim_hf.engine.config_loading import load_run_config, save_run_config, to_dict
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.errors import InputError
@@ -40,10 +41,11 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     output_dir = Path(broadcast_object_list([str(output_dir)])[0])
     run = build_run(config, accelerator, output_dir)
     if resume:
-        _restore(run, config)
+        _restore(run)
     elif accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
-        save_run_config(config, output_dir / CONFIG_FILE)
+        # Without its own folder's name, so that the file alone reruns it, into the next free folder.
+        save_run_config(dataclasses.replace(config, output_dir=None), output_dir / CONFIG_FILE)
     accelerator.wait_for_everyone()
     if config.log.tracker != "none":
         accelerator.init_trackers("tensorboard")
@@ -74,22 +76,31 @@ def _resumed_folder(config: RunConfig) -> Path:
     folder = Path(config.output_dir)
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"output_dir={folder} holds no run: it has no {CONFIG_FILE}; name the folder of a run")
-    if latest_checkpoint(folder) is None:
-        raise InputError(f"output_dir={folder} has no checkpoint yet, so nothing can be resumed; start the run anew")
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        raise InputError(
+            f"output_dir={folder} has no checkpoint yet, so nothing can be resumed; start anew in another folder"
+        )
     saved = load_run_config(folder / CONFIG_FILE, [])
     check_same_configuration(to_dict(saved), to_dict(config), source=str(folder))
+    done = read_trainer_state(checkpoint)["step"]
+    if done >= config.optim.max_steps:
+        raise InputError(f"the run in {folder} is complete: {done} of {config.optim.max_steps} steps; nothing to resume")
     return folder
 
 
-def _restore(run: Run, config: RunConfig) -> None:
+def _restore(run: Run) -> None:
     path = latest_checkpoint(run.output_dir)
     assert path is not None
-    trainer = run.trainer
-    state = load_checkpoint(path, accelerator=trainer.accelerator, teacher=trainer.teacher)
-    trainer.step = state["step"]
+    saved_hash = read_trainer_state(path)["split_hash"]
+    if saved_hash != run.data.split_hash:
+        raise InputError(
+            f"{run.data.path} now holds another split (hash {run.data.split_hash[:12]}) than the checkpoint {path} was "
+            f"trained on ({saved_hash[:12]}); prepare the data as it was, or start anew in another folder"
+        )
+    state = load_checkpoint(path, accelerator=run.trainer.accelerator, teacher=run.trainer.teacher)
+    run.trainer.step = state["step"]
     run.evaluation.best = state["best"]
-    if trainer.step >= config.optim.max_steps:
-        raise InputError(f"the run in {run.output_dir} is complete: {trainer.step} of {config.optim.max_steps} steps")
 
 
 def summary(run: Run) -> dict[str, Any]:

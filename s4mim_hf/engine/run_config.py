@@ -188,7 +188,7 @@ class OptimConfig:
         if self.warmup_steps >= self.max_steps:
             raise ValueError(
                 f"optim.warmup_steps is {self.warmup_steps} and optim.max_steps is {self.max_steps}; "
-                "the warm-up must be shorter than the run"
+                "the warm-up must be shorter than the run: lower optim.warmup_steps"
             )
         if self.name == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("optim.nesterov needs optim.momentum above 0, which is 0")

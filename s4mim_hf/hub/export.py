@@ -32,7 +32,10 @@ class ModelExporter:
         self._data = data
 
     def export(self, segmenter: S4MIMForSemanticSegmentation, *, step: int, result: EvaluationResult | None) -> None:
-        """Write the segmenter without any reconstruction head; `result` (None: not measured) goes into the card."""
+        """Write the segmenter without any reconstruction head; `result` (None: not measured) goes into the card.
+
+        A measured model is there because it was the best on that split so far, and the card says so.
+        """
         partial = self.folder.with_name(f".{self.folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         segmenter.save_pretrained(partial)
@@ -52,6 +55,7 @@ class ModelExporter:
                 "protocol": result.protocol,
                 "data": result.data,
                 "step": step,
+                "selection": "the best evaluation of the run on this same split; results.json has the last step",
                 "scores": result.scores.to_dict(),
             }
         return render_card(

@@ -85,8 +85,7 @@ def test_each_term_comes_alone_and_leaves_the_others_as_they_were(
         torch.testing.assert_close(losses.terms[name].value, found.value, atol=1e-5, rtol=1e-4)
     assert losses.terms[term].value.item() > 0
     assert ("feature_norm" in losses.metrics) == (term == "aggregation")
-    needs = method.model_requirements()
-    assert needs == (True, term == "reconstruction", term != "semantic")
+    assert method.model_requirements() == (True, term == "reconstruction", term != "semantic")
 
 
 def test_every_head_that_is_asked_for_gets_a_gradient(

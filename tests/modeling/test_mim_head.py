@@ -1,4 +1,4 @@
-"""The class-wise decoder against a plain loop over classes, in outputs and gradients; independence; ignored positions."""
+"""The class-wise decoder against a plain loop over classes: outputs, gradients, independence, ignored positions."""
 
 from __future__ import annotations
 

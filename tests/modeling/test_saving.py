@@ -1,0 +1,174 @@
+"""Saved folders load in a process that has nothing of this project, and in one that has imported it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
+
+from s4mim_hf.modeling import (
+    S4MIMConfig,
+    S4MIMForSemanticSegmentation,
+    S4MIMForSemiSupervisedSegmentation,
+    S4MIMImageProcessor,
+    convert_batch_norm,
+    freeze_batch_norm,
+    register_auto_classes,
+)
+
+# What a bare process does not have: this project, and what only training needs.
+ABSENT = ("s4mim", "__editable__", "datasets", "evaluate", "kornia", "pydantic", "accelerate", "rich", "matplotlib")
+LOADING = """
+import json, sys, torch
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, pipeline
+folder, pixels = sys.argv[1], torch.linspace(-1, 1, 3 * 40 * 50).view(1, 3, 40, 50)
+report = {"config": type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).__name__}
+for auto in (AutoModel, AutoModelForSemanticSegmentation):
+    model = auto.from_pretrained(folder, trust_remote_code=True).eval()
+    with torch.no_grad():
+        report[auto.__name__] = [type(model).__name__, model(pixels).logits.flatten()[::37].tolist()]
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+report["processor"] = [type(processor).__name__, list(processor(Image.new("RGB", (50, 40)))["pixel_values"][0].shape)]
+segments = pipeline("image-segmentation", model=folder, trust_remote_code=True)(Image.new("RGB", (50, 40)))
+report["labels"] = [segment["label"] for segment in segments]
+report["mask"] = segments[0]["mask"].size
+model.save_pretrained(sys.argv[2])
+AutoModel.from_pretrained(sys.argv[2], trust_remote_code=True)
+report["imported"] = sorted(name for name in sys.modules if name.startswith(("s4mim_hf", "torchvision")))
+print(json.dumps(report))
+"""
+
+
+def bare_site(folder: Path) -> Path:
+    """Make a folder of links to the installed packages, without `ABSENT`."""
+    folder.mkdir()
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not entry.name.startswith(ABSENT) and entry.suffix != ".pth":
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+def in_a_bare_process(code: str, *arguments: str, home: Path) -> tuple[dict, str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(bare_site(home / "site")),
+        "HF_HOME": str(home / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    # -S: no site-packages, so no editable install of this project either.
+    command = [sys.executable, "-S", "-c", code, *arguments]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def save_both(model: S4MIMForSemiSupervisedSegmentation | S4MIMForSemanticSegmentation, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    S4MIMImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "semi-supervised"])
+def test_a_saved_folder_loads_without_this_project(make_config, tmp_path, kind):
+    config = make_config("mobilenet_v2", id2label={0: "sky", 1: "road", 2: "tree"}, palette=[[0, 0, 0]] * 3)
+    model = S4MIMForSemiSupervisedSegmentation(config).eval()
+    folder = save_both(model.segmenter if kind == "segmenter" else model, tmp_path / "model")
+    report, _ = in_a_bare_process(LOADING, str(folder), str(tmp_path / "again"), home=tmp_path)
+    with torch.no_grad():
+        logits = model(torch.linspace(-1, 1, 3 * 40 * 50).view(1, 3, 40, 50)).logits.flatten()[::37]
+    whole = "S4MIMForSemanticSegmentation" if kind == "segmenter" else "S4MIMForSemiSupervisedSegmentation"
+    assert report["config"] == "S4MIMConfig"
+    assert report["AutoModel"][0] == whole
+    assert report["AutoModelForSemanticSegmentation"][0] == "S4MIMForSemanticSegmentation"
+    for name in ("AutoModel", "AutoModelForSemanticSegmentation"):
+        torch.testing.assert_close(torch.tensor(report[name][1]), logits, rtol=1e-4, atol=1e-6)
+    assert report["processor"] == ["S4MIMImageProcessor", [3, 40, 50]]
+    assert set(report["labels"]) <= {"sky", "road", "tree"}
+    assert report["mask"] == [50, 40]
+    assert report["imported"] == []
+
+
+def test_the_segmenters_folder_holds_no_training_head(make_config, tmp_path):
+    model = S4MIMForSemiSupervisedSegmentation(make_config(masked_features="token", mim_projection_channels=4))
+    model.segmenter.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as weights:
+        assert {key.split(".")[0] for key in weights.keys()} == {"backbone", "decode_head"}  # noqa: SIM118
+    assert S4MIMConfig.from_pretrained(tmp_path).num_labels == 5
+
+
+def test_after_importing_the_project_no_trust_is_needed(make_config, tmp_path):
+    register_auto_classes()
+    register_auto_classes()
+    folder = save_both(S4MIMForSemanticSegmentation(make_config()), tmp_path / "model")
+    assert type(AutoConfig.from_pretrained(folder)) is S4MIMConfig
+    assert type(AutoModel.from_pretrained(folder)) is S4MIMForSemanticSegmentation
+    assert type(AutoModelForSemanticSegmentation.from_pretrained(folder)) is S4MIMForSemanticSegmentation
+    assert type(AutoImageProcessor.from_pretrained(folder)) is S4MIMImageProcessor
+
+
+@pytest.mark.parametrize("stride", [None, 8])
+def test_weights_and_buffers_survive_the_round_trip(make_config, tmp_path, backbone_name, stride):
+    if backbone_name == "swin" and stride:
+        pytest.skip("Swin exists at its own stride only")
+    config = make_config(backbone_name, output_stride=stride, masked_features="token", mim_projection_channels=4)
+    model = S4MIMForSemiSupervisedSegmentation(config)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.rand(tensor.shape) + 0.5 if tensor.is_floating_point() else torch.tensor(7))
+    model.save_pretrained(tmp_path)
+    loaded, report = S4MIMForSemiSupervisedSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    expected = model.state_dict()
+    for key, value in loaded.state_dict().items():
+        if value.dtype == torch.int64 and "relative_position_index" in key:
+            continue  # a table that transformers computes anew
+        assert torch.equal(expected[key], value), key
+
+
+def test_either_model_loads_the_others_folder(make_config, tmp_path):
+    config = make_config(mim_projection_channels=4)
+    both = S4MIMForSemiSupervisedSegmentation(config)
+    both.save_pretrained(tmp_path / "both")
+    alone, report = S4MIMForSemanticSegmentation.from_pretrained(tmp_path / "both", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    for key, value in alone.state_dict().items():
+        assert torch.equal(both.segmenter.state_dict()[key], value), key
+    alone.save_pretrained(tmp_path / "alone")
+    again, report = S4MIMForSemiSupervisedSegmentation.from_pretrained(tmp_path / "alone", output_loading_info=True)
+    assert not [key for key in report["missing_keys"] if key.startswith("segmenter.")]
+    assert torch.equal(again.segmenter.decode_head.classifier.weight, both.segmenter.decode_head.classifier.weight)
+    assert all(value.isfinite().all() for value in again.state_dict().values())
+
+
+@pytest.mark.parametrize("change", [convert_batch_norm, freeze_batch_norm])
+def test_changed_normalisation_layers_leave_the_saved_model_as_it_was(make_config, tmp_path, change):
+    model = S4MIMForSemanticSegmentation(make_config()).eval()
+    images = torch.randn(1, 3, 33, 41)
+    expected = model(images).logits
+    change(model).save_pretrained(tmp_path)
+    assert torch.equal(S4MIMForSemanticSegmentation.from_pretrained(tmp_path).eval()(images).logits, expected)
+
+
+def test_loading_says_nothing_to_the_user(make_config, tmp_path):
+    folder = save_both(S4MIMForSemanticSegmentation(make_config()), tmp_path / "model")
+    code = (
+        "import json, sys, warnings; warnings.simplefilter('error', UserWarning)\n"
+        "from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation\n"
+        "AutoModelForSemanticSegmentation.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "AutoImageProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "print('{}')"
+    )
+    _, said = in_a_bare_process(code, str(folder), home=tmp_path)
+    # The progress bar ends its line by carriage returns; everything else would be a line of its own.
+    assert [line for line in said.splitlines() if line.strip() and "Loading weights" not in line] == []
