@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from s4mim_hf.command_line import run
+from s4mim_hf.data.catalog import Color
 from s4mim_hf.errors import InputError, some
 from s4mim_hf.evaluation.inference import InferenceConfig
 from s4mim_hf.evaluation.prediction import FolderPredictor, claim_output, find_inputs
 from s4mim_hf.hub.load import load_model, model_palette
+from s4mim_hf.visualization import overlay, with_legend
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,14 +56,14 @@ def main() -> None:
         scales=(0.75, 1.0, 1.25) if arguments.tta else (1.0,),
         flip=arguments.tta,
     )
+    palette = model_palette(model)
     predictor = FolderPredictor(
         model.to(state.device),
         processor,
         inference,
         arguments.output,
-        id2label=model.config.id2label,
-        palette=model_palette(model),
-        overlays=arguments.overlay,
+        palette=palette,
+        draw=partial(draw_overlay, id2label=model.config.id2label, palette=palette) if arguments.overlay else None,
         batch_size=arguments.batch_size,
     )
     if state.is_main_process:
@@ -71,6 +76,15 @@ def main() -> None:
     failures = gather_object(list(predictor.predict(mine, progress=state.is_main_process).items()))
     if state.is_main_process:
         report(arguments.output, len(inputs), len(waiting), failures)
+
+
+def draw_overlay(
+    image: np.ndarray, label: np.ndarray, id2label: Mapping[int, str], palette: Sequence[Color]
+) -> np.ndarray:
+    """Lay a prediction over its image, with the legend of its classes below."""
+    # No class is ignored in a prediction: 255, where it occurs, is the 256th class.
+    painted = overlay(image, label, palette, ignore_index=-1)
+    return with_legend(painted, label, id2label, palette)
 
 
 def report(output: Path, found: int, waiting: int, failures: list[tuple[str, str]]) -> None:

@@ -1,8 +1,8 @@
 """Train a segmentation model on few labelled and many unlabelled images.
 
-    accelerate launch scripts/train.py                                  the demo, on embedded synthetic data
-    accelerate launch scripts/train.py --recipe camvid data.path=DIR    any recipe, with dotted overrides
-    accelerate launch scripts/train.py --resume output_dir=RUN          go on with an interrupted run
+accelerate launch scripts/train.py                                  the demo, on embedded synthetic data
+accelerate launch scripts/train.py --recipe camvid data.path=DIR    any recipe, with dotted overrides
+accelerate launch scripts/train.py --resume output_dir=RUN          go on with an interrupted run
 """
 
 from __future__ import annotations

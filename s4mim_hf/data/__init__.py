@@ -1,0 +1,1 @@
+"""From folders of images to batches: preparation, splits, views, loaders, the embedded synthetic data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,10 @@ def prepare_folder(options: PrepareOptions, say: Callable[[str], None]) -> Repor
     check_ids(facts, named)
     for note in _notes_on_pixels(plan, facts, named):
         say(note)
-    digest = write_prepared(
-        options.output,
-        _describe(options, plan, named),
-        {split: [item.id for item in items] for split, items in splits.items()},
-        {split: _rows(items, named, split) for split, items in splits.items()},
-    )
-    reports = {split: _report(items, facts, split) for split, items in splits.items() if items}
+    ids = {split: [item.id for item in items] for split, items in splits.items()}
+    rows = {split: _rows(items, named, split) for split, items in splits.items()}
+    digest = write_prepared(options.output, _describe(options, plan, named), ids, rows)
+    reports = {split: _report(ids[split], facts, split, len(named.names)) for split in SPLITS if ids[split]}
     return Report(_name(options), named.names, reports, digest)
 
 
@@ -108,16 +105,16 @@ def prepare_synthetic(output: Path, seed: int = 0, name: str | None = None) -> R
         SYNTHETIC_PROTOCOL, "Rendered by s4mim_hf.data.synthetic.", origin,
     )  # fmt: skip
     ids = {split: [row["id"] for row in rows[split]] for split in SPLITS}
-    stored = {
-        split: (
-            Row(row["id"], row["image"], f"{row['id']}.png", None if split == "unlabeled" else row["label"])
-            for row in rows[split]
-        )
-        for split in SPLITS
-    }
+    stored = {split: _synthetic_rows(rows[split], split) for split in SPLITS}
     digest = write_prepared(output, description, ids, stored)
-    reports = {split: _report_ids(ids[split], facts) for split in SPLITS}
+    reports = {split: _report(ids[split], facts, split, len(CLASSES)) for split in SPLITS}
     return Report(description.name, description.classes, reports, digest)
+
+
+def _synthetic_rows(rows: Sequence[Mapping[str, Any]], split: str) -> Iterator[Row]:
+    for row in rows:
+        label = None if split == "unlabeled" else row["label"]
+        yield Row(row["id"], row["image"], f"{row['id']}.png", label)
 
 
 def _named_classes(options: PrepareOptions) -> Classes | None:
@@ -212,12 +209,9 @@ def _rows(items: Sequence[RawItem], classes: Classes, split: str) -> Iterator[Ro
         yield Row(item.id, item.image.read_bytes(), item.image.name, label)
 
 
-def _report(items: Sequence[RawItem], facts: Mapping[str, Facts], split: str) -> SplitReport:
-    report = _report_ids([item.id for item in items], facts)
-    return replace(report, ids=frozenset()) if split == "unlabeled" else report
-
-
-def _report_ids(ids: Sequence[str], facts: Mapping[str, Facts]) -> SplitReport:
+def _report(ids: Sequence[str], facts: Mapping[str, Facts], split: str, num_classes: int) -> SplitReport:
     ordered = sorted((facts[image_id] for image_id in ids), key=lambda fact: (fact.width * fact.height, fact.width))
     smallest, largest = (f"{fact.width}x{fact.height}" for fact in (ordered[0], ordered[-1]))
-    return SplitReport(len(ids), smallest, largest, frozenset(ids_held(ordered) - {IGNORE_INDEX}))
+    # What is written of an unlabelled image holds no ids, whatever its raw mask held.
+    held = frozenset() if split == "unlabeled" else frozenset(ids_held(ordered) & set(range(num_classes)))
+    return SplitReport(len(ids), smallest, largest, held)

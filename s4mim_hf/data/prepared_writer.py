@@ -242,8 +242,8 @@ Prepared for semi-supervised semantic segmentation with `scripts/prepare_data.py
 {counts}
 
 - `image`: the original file.
-- `label`: an 8-bit class map of the upright picture's size, {description.ignore_index} = ignored; unlabelled images have
-  none.
+- `label`: an 8-bit class map of the upright picture's size, {description.ignore_index} = ignored;
+  unlabelled images have none.
 - Classes: {", ".join(f"{class_id} {name}" for class_id, name in enumerate(description.classes))}.
 - Evaluation: {description.protocol}.
 - Split hash: `{digest}` (ids and how they were chosen: `splits.json`).

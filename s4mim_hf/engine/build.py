@@ -6,56 +6,37 @@ Everything that can be wrong with the input is found here, before the run's fold
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.panel import Panel
-from torch import nn
 from torch.utils.data import DataLoader
 
 from s4mim_hf.data.loaders import Batch, build_train_loader
 from s4mim_hf.data.prepared import PreparedData, load_prepared
+from s4mim_hf.engine.build_model import (
+    Triple,
+    add_training_heads,
+    build_segmenter,
+    image_statistics,
+    set_up_normalization,
+)
 from s4mim_hf.engine.config_loading import to_dict
 from s4mim_hf.engine.hooks import CheckpointHook, EvaluationHook, Hook, LoggingHook, MetricsFile
 from s4mim_hf.engine.optim import PolynomialSchedule, build_optimizer, scaled_learning_rate
 from s4mim_hf.engine.picture_hooks import CurveHook, PanelHook
-from s4mim_hf.engine.run_config import ModelConfig, RunConfig
+from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.engine.teacher import Teacher
 from s4mim_hf.engine.trainer import Trainer
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.evaluator import Evaluator
 from s4mim_hf.hub.export import ModelExporter
 from s4mim_hf.methods import Method, Task, build_method
-from s4mim_hf.modeling import (
-    S4MIMConfig,
-    S4MIMForSemanticSegmentation,
-    S4MIMForSemiSupervisedSegmentation,
-    S4MIMImageProcessor,
-    convert_batch_norm,
-    freeze_batch_norm,
-)
-from s4mim_hf.randomness import derive_seed
-
-Triple = tuple[float, float, float]
-IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# What a family's published ImageNet weights were trained with, where it is not the usual one.
-STATISTICS_BY_FAMILY: dict[str, tuple[Triple, Triple]] = {"mobilenet_v2": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
-
-
-@contextmanager
-def _explained(key: str) -> Iterator[None]:
-    """Turn a sentence of the model folder, which cannot know our errors, into one about a key."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:
-        raise InputError(f"{key}: {error}") from None
+from s4mim_hf.modeling import S4MIMImageProcessor
 
 
 @dataclass
@@ -102,80 +83,14 @@ def build_accelerator(config: RunConfig, output_dir: Path) -> Accelerator:
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+    # Shared by all accelerators of a process, and it would hold an earlier run's precision.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.optim.gradient_accumulation_steps,
         log_with=None if config.log.tracker == "none" else config.log.tracker,
         project_dir=output_dir,
     )
-
-
-def image_statistics(config: RunConfig, model_type: str) -> tuple[Triple, Triple]:
-    """Return mean and standard deviation per channel: the config's, else the backbone family's."""
-    if config.data.image_mean is not None and config.data.image_std is not None:
-        return config.data.image_mean, config.data.image_std
-    return STATISTICS_BY_FAMILY.get(model_type, IMAGENET)
-
-
-def build_segmenter(config: ModelConfig, data: PreparedData, seed: int) -> S4MIMForSemanticSegmentation:
-    """Build the segmenter, on pretrained weights where the config names some; the rest starts from the seed.
-
-    Raises:
-        InputError: the backbone is unknown, cannot be had, lacks weights, or has no such output stride.
-    """
-    torch.manual_seed(derive_seed(seed, "initial-weights"))
-    fields = {
-        "output_stride": config.output_stride,
-        "decoder_channels": config.decoder_channels,
-        "low_level_channels": config.low_level_channels,
-        "aspp_rates": None if config.aspp_rates is None else list(config.aspp_rates),
-        "decoder_dropout": config.decoder_dropout,
-        "separable_convolutions": config.separable_convolutions,
-        "mim_features": config.mim_features,
-        "id2label": data.id2label,
-        "label2id": {name: class_id for class_id, name in data.id2label.items()},
-        "palette": [list(color) for color in data.palette],
-        "semantic_loss_ignore_index": data.ignore_index,
-        "mask_token": "none",
-        "mim_decoder": False,
-    }
-    if config.backbone is not None:
-        with _explained(f"model.backbone={config.backbone}"):
-            return S4MIMForSemanticSegmentation.from_pretrained_backbone(config.backbone, **fields)
-    with _explained("model.backbone_config"):
-        return S4MIMForSemanticSegmentation(S4MIMConfig(backbone_config=dict(config.backbone_config or {}), **fields))
-
-
-def add_training_heads(
-    segmenter: S4MIMForSemanticSegmentation, config: ModelConfig, method: Method
-) -> S4MIMForSemiSupervisedSegmentation:
-    """Put beside the segmenter the heads that an active term needs, and no others."""
-    needs = method.model_requirements()
-    architecture = segmenter.config.to_dict() | {
-        "mask_token": config.mask_token if needs.mask_token else "none",
-        "mim_decoder": needs.mim_decoder,
-        "mim_projection_channels": config.mim_projection_channels if needs.mim_features else None,
-        "mim_channels": config.mim_channels,
-        "mim_depth": config.mim_depth,
-        "mim_kernel_size": config.mim_kernel_size,
-        "mim_expansion": config.mim_expansion,
-        "masked_features": config.masked_features,
-    }
-    with _explained("model"):
-        return S4MIMForSemiSupervisedSegmentation.from_segmenter(segmenter, S4MIMConfig.from_dict(architecture))
-
-
-def set_up_normalization(model: S4MIMForSemiSupervisedSegmentation, config: RunConfig) -> None:
-    """Make BatchNorm know view groups, freeze the backbone's or share it between processes, as the config says."""
-    if config.model.sync_batch_norm and not torch.cuda.is_available():
-        raise InputError("model.sync_batch_norm is true, which needs GPUs, and none is found; set it to false")
-    convert_batch_norm(model.segmenter, sync=config.model.sync_batch_norm)
-    momentum = config.model.batch_norm_momentum
-    for module in model.modules():
-        if momentum is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = momentum
-    if config.method.normalization.statistics == "frozen_backbone":
-        freeze_batch_norm(model.segmenter.backbone)
 
 
 def build_method_for(config: RunConfig, data: PreparedData, statistics: tuple[Triple, Triple], stride: int) -> Method:
@@ -189,12 +104,28 @@ def build_method_for(config: RunConfig, data: PreparedData, statistics: tuple[Tr
     )
     method = build_method(config.method, task)
     method.validate(stride, config.model.mim_depth, config.model.mim_kernel_size, config.data.views.crop_size)
+    _check_batch_sizes(config, method)
     if method.needs_unlabeled and data.unlabeled is None:
         raise InputError(
             f"{data.path} has no unlabelled images, which method {method.name!r} needs; prepare it with a smaller "
             "--labeled, add images without masks, or train with method.name=supervised"
         )
     return method
+
+
+def _check_batch_sizes(config: RunConfig, method: Method) -> None:
+    """Refuse batches of which BatchNorm cannot take statistics: the head pools an image to a single value."""
+    sizes = {"data.labeled_batch_size": config.data.labeled_batch_size}
+    if method.needs_unlabeled:
+        sizes["data.unlabeled_batch_size"] = config.data.unlabeled_batch_size
+    if config.method.normalization.statistics == "together" and len(sizes) > 1:
+        return
+    for key, size in sizes.items():
+        if size < 2:
+            raise InputError(
+                f"{key} is {size}, but normalisation statistics of one image are not defined in the head; use at least "
+                "2, or where there are several views method.normalization.statistics=together"
+            )
 
 
 def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path) -> Run:
@@ -205,7 +136,7 @@ def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path) -> 
     """
     data = load_prepared(config.data.path)
     segmenter = build_segmenter(config.model, data, config.seed)
-    model_type = str(segmenter.config.backbone_config.model_type)
+    model_type = segmenter.backbone.model_type
     statistics = image_statistics(config, model_type)
     stride = 4 if config.model.mim_features == "decoder" else segmenter.backbone.output_stride
     method = build_method_for(config, data, statistics, stride)
@@ -311,7 +242,9 @@ def announce(config: RunConfig, data: PreparedData, method: Method, batch_size: 
     console = Console(file=sys.stderr)
     unlabeled = 0 if data.unlabeled is None else len(data.unlabeled)
     validation = "no validation split" if data.validation is None else f"{len(data.validation)} validation"
-    console.print(f"data: {data.name}, {len(data.labeled)} labelled, {unlabeled} unlabelled, {validation}", highlight=False)
+    console.print(
+        f"data: {data.name}, {len(data.labeled)} labelled, {unlabeled} unlabelled, {validation}", highlight=False
+    )
     rate = scaled_learning_rate(config.optim, batch_size)
     reference = config.optim.reference_batch_size
     scaled = "" if reference is None else f" ({config.optim.learning_rate:g} at the reference batch size {reference})"
@@ -327,4 +260,3 @@ def announce(config: RunConfig, data: PreparedData, method: Method, batch_size: 
         console.print(Panel(text, title="WARNING", border_style="bold red"))
     for warning in method.warnings(config.model.mim_projection_channels):
         console.print(f"warning: {warning}", highlight=False)
-

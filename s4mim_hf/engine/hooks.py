@@ -118,8 +118,9 @@ class LoggingHook(Hook):
         values = trainer.means.read()
         if not math.isfinite(values["loss"]):
             raise InputError(
-                f"the loss is {values['loss']} at step {trainer.step}: training has diverged; lower optim.learning_rate "
-                f"(now {trainer.config.optim.learning_rate}), set optim.max_grad_norm, or use mixed_precision=no"
+                f"the loss is {values['loss']} at step {trainer.step}: training has diverged; "
+                f"lower optim.learning_rate (now {trainer.config.optim.learning_rate}), set optim.max_grad_norm, "
+                "or use mixed_precision=no"
             )
         rates = {group.get("name", "learning_rate"): group["lr"] for group in trainer.optimizer.param_groups}
         values["learning_rate"] = max(rates.values())
@@ -185,12 +186,12 @@ class EvaluationHook(Hook):
         if self.last.scores.mean_iou > self.best["mean_iou"]:
             self.best = {"step": trainer.step, "mean_iou": self.last.scores.mean_iou}
             if trainer.accelerator.is_main_process:
-                self.exporter.export(trainer.teacher.model, step=trainer.step, result=self.last)
+                self.exporter.export(trainer.teacher_segmenter, step=trainer.step, result=self.last)
 
     def after_training(self, trainer: Trainer) -> None:
         """Export the last teacher where there was no validation split, or none of it could be counted."""
         if self.best["step"] is None and trainer.accelerator.is_main_process:
-            self.exporter.export(trainer.teacher.model, step=trainer.step, result=self.last)
+            self.exporter.export(trainer.teacher_segmenter, step=trainer.step, result=self.last)
 
 
 class CheckpointHook(Hook):

@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from s4mim_hf.engine.build import Run, build_accelerator, build_run
 from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint, read_trainer_state
@@ -35,6 +36,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     Raises:
         InputError: for anything in the configuration, the data or the folder that does not fit.
     """
+    # A bar for each file that transformers saves would break up ours.
+    disable_progress_bar()
     output_dir = _resumed_folder(config) if resume else _new_folder(config)
     accelerator = build_accelerator(config, output_dir)
     # Every process may see another newest folder once the first one has made it.
@@ -66,7 +69,9 @@ def _new_folder(config: RunConfig) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir={folder} is a file; name a folder that does not exist yet")
     if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"output_dir={folder} is not empty; name another folder, or pass --resume to go on with its run")
+        raise InputError(
+            f"output_dir={folder} is not empty; name another folder, or pass --resume to go on with its run"
+        )
     return folder
 
 
@@ -85,7 +90,9 @@ def _resumed_folder(config: RunConfig) -> Path:
     check_same_configuration(to_dict(saved), to_dict(config), source=str(folder))
     done = read_trainer_state(checkpoint)["step"]
     if done >= config.optim.max_steps:
-        raise InputError(f"the run in {folder} is complete: {done} of {config.optim.max_steps} steps; nothing to resume")
+        raise InputError(
+            f"the run in {folder} is complete: {done} of {config.optim.max_steps} steps; nothing to resume"
+        )
     return folder
 
 
@@ -162,4 +169,3 @@ def show(run: Run, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +18,7 @@ from s4mim_hf.engine.optim import PolynomialSchedule
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.engine.teacher import Teacher
 from s4mim_hf.methods.base import Losses, Method, StepContext
-from s4mim_hf.modeling.modeling_s4mim import S4MIMForSemiSupervisedSegmentation
+from s4mim_hf.modeling.modeling_s4mim import S4MIMForSemanticSegmentation, S4MIMForSemiSupervisedSegmentation
 from s4mim_hf.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ class Trainer:
         """The training model without wrappers of distribution or mixed precision."""
         return self.accelerator.unwrap_model(self.student)
 
+    @property
+    def teacher_segmenter(self) -> S4MIMForSemanticSegmentation:
+        """The averaged segmenter, which is what evaluation measures and what is shipped."""
+        return cast(S4MIMForSemanticSegmentation, self.teacher.model)
+
     def train(self, batches: Iterable[Batch]) -> None:
         """Run from `self.step` to `max_steps` over `batches`, one micro-batch each."""
         for hook in self.hooks:
@@ -132,7 +137,7 @@ class Trainer:
         accelerator = self.accelerator
         rank = accelerator.process_index
         context = StepContext(self.step, micro_step, self.config.seed, rank, accelerator.device)
-        # Dropout draws from torch's global generator; seeding it by the step makes a resumed run repeat an unbroken one.
+        # Dropout draws from torch's global generator: seeded by the step, a resumed run repeats an unbroken one.
         torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step, micro_step, rank))
         batch = batch.to(accelerator.device, non_blocking=True)
         with accelerator.autocast():
@@ -145,4 +150,4 @@ def summarize(losses: Losses) -> dict[str, Tensor]:
     for name, term in losses.terms.items():
         values[f"loss_{name}"] = term.value
         values[f"weighted_{name}"] = term.value * term.weight
-    return values | losses.metrics
+    return {**values, **losses.metrics}

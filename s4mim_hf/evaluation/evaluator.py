@@ -50,7 +50,9 @@ class EvaluationResult:
 
     def table(self, id2label: dict[int, str]) -> Table:
         """Return the classes' numbers and the means, in percent; no wider than 80 columns."""
-        table = Table(title=f"{self.data}\n{self.protocol}")
+        widest = max(len(self.data), len(self.protocol))
+        # A title wraps at the table's width.
+        table = Table(title=f"{self.data}\n{self.protocol}", min_width=min(widest + 2, 80))
         table.add_column("class", max_width=40)
         for name in ("IoU %", "accuracy %", "pixels %"):
             table.add_column(name, justify="right")

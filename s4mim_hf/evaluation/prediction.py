@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +25,6 @@ from s4mim_hf.data.prepared import SYNTHETIC, decode_image, load_prepared
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.batching import read_ahead, same_size_batches
 from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits
-from s4mim_hf.visualization import overlay, save_png, with_legend
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 # A broken PNG can make Pillow raise SyntaxError; a gigantic one, DecompressionBombError.
@@ -123,9 +122,8 @@ class FolderPredictor:
         processor: turns images into `pixel_values`.
         inference: the protocol, "whole" or "sliding_window".
         output: the folder to write.
-        id2label: class names.
-        palette: class colours.
-        overlays: whether overlays are written.
+        palette: class colours of the masks.
+        draw: makes an overlay (H', W', 3) of an image (H, W, 3) and its class map (H, W), all uint8; None: none.
         batch_size: images of one size in a batch.
     """
 
@@ -136,23 +134,21 @@ class FolderPredictor:
         inference: InferenceConfig,
         output: Path,
         *,
-        id2label: Mapping[int, str],
         palette: Sequence[Color],
-        overlays: bool = True,
+        draw: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         batch_size: int = 1,
     ) -> None:
-        if len(id2label) > 256:
-            raise InputError(f"the model has {len(id2label)} classes, but a palette PNG holds at most 256")
+        if len(palette) > 256:
+            raise InputError(f"the model has {len(palette)} classes, but a palette PNG holds at most 256")
         if batch_size < 1:
             raise InputError(f"the batch size is {batch_size}; it must be at least 1")
         self.model, self.processor, self.inference = model.eval(), processor, inference
-        self.output, self.id2label, self.palette = output, id2label, palette
-        self.overlays, self.batch_size = overlays, batch_size
+        self.output, self.palette, self.draw, self.batch_size = output, palette, draw, batch_size
         self._device = next(model.parameters()).device
 
     def is_done(self, item: PredictionInput) -> bool:
         """Say whether everything that is wanted of an image has been written before."""
-        return self._path("masks", item).is_file() and (not self.overlays or self._path("overlays", item).is_file())
+        return self._path("masks", item).is_file() and (self.draw is None or self._path("overlays", item).is_file())
 
     def predict(self, items: Sequence[PredictionInput], progress: bool = False) -> dict[str, str]:
         """Predict every image that is not done; return what went wrong, by the names of unreadable images."""
@@ -182,11 +178,8 @@ class FolderPredictor:
 
     def _write(self, item: PredictionInput, image: np.ndarray, label: np.ndarray) -> None:
         # The mask comes last: where it is, the image is done.
-        if self.overlays:
-            # No class is ignored in a prediction: 255, where it occurs, is the 256th class.
-            painted = overlay(image, label, self.palette, ignore_index=-1)
-            picture = Image.fromarray(with_legend(painted, label, self.id2label, self.palette))
-            _save(picture, self._path("overlays", item))
+        if self.draw is not None:
+            _save(Image.fromarray(self.draw(image, label)), self._path("overlays", item))
         mask = Image.fromarray(label)
         mask.putpalette([channel for color in self.palette for channel in color])
         _save(mask, self._path("masks", item))
@@ -209,7 +202,9 @@ def _size_of(entry: _Decoded) -> tuple[int, ...]:
 def _save(picture: Image.Image, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(picture, path)
+        partial = path.with_name(f".{path.name}.partial")
+        picture.save(partial, format="PNG")
+        os.replace(partial, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error}; make room, or give another --output") from None
 

@@ -1,0 +1,1 @@
+"""The life of a model outside its run: export, loading, cards."""

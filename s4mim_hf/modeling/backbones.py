@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.output_stride = resolve_output_stride(config, output_stride)
         self._rounds_up = config.model_type in _ROUND_UP
-        self._name = config.model_type
+        self.model_type: str = config.model_type
         if config.model_type == "mobilenet_v2":
             config = copy.deepcopy(config)
             config.output_stride = self.output_stride
@@ -119,7 +119,7 @@ class Backbone(nn.Module):
         expected = (math.ceil(shape[-2] / stride), math.ceil(shape[-1] / stride))
         if tuple(feature.shape[-2:]) != expected:
             raise ValueError(
-                f"the backbone {self._name!r} gives features of {tuple(feature.shape[-2:])} where stride {stride} "
+                f"the backbone {self.model_type!r} gives features of {tuple(feature.shape[-2:])} where stride {stride} "
                 f"means {expected} for an input of {tuple(shape[-2:])}; choose a pyramid with strides 4, 8, 16, 32"
             )
         return feature[..., : math.ceil(height / stride), : math.ceil(width / stride)]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict, infer_channel_dimension_format
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
 IGNORE_INDEX = 255
 
@@ -71,10 +71,14 @@ class S4MIMImageProcessor(PilBackend):
         if array.ndim == 2:
             array, input_data_format = array[None], ChannelDimension.FIRST
         if input_data_format is None:
-            input_data_format = infer_channel_dimension_format(array, num_channels=(1, 3, 4))
+            input_data_format = _channel_dimension(array.shape, first_by_default=isinstance(image, torch.Tensor))
         if input_data_format == ChannelDimension.LAST:
             array = np.moveaxis(array, -1, 0)
         return np.repeat(array, 3, axis=0) if array.shape[0] == 1 else array[:3]
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        """Return a flat list; unlike transformers', it knows (H, W) arrays as gray pictures."""
+        return _flatten(self.fetch_images(images))
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
         """Resize (C, H, W), also to a longest edge alone, which the Pillow backend does not know."""
@@ -162,6 +166,22 @@ class S4MIMImageProcessor(PilBackend):
                 one = F.interpolate(one[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
             maps.append(one.argmax(dim=0))
         return maps
+
+
+def _flatten(images: Any) -> list[Any]:
+    if isinstance(images, list | tuple):
+        return [one for part in images for one in _flatten(part)]
+    return list(images) if getattr(images, "ndim", 0) == 4 else [images]
+
+
+def _channel_dimension(shape: tuple[int, ...], *, first_by_default: bool) -> ChannelDimension:
+    """Say where the channels are; where both ends could be: first in tensors, last in arrays, as is usual for each."""
+    ends = [len(shape) == 3 and shape[end] in (1, 3, 4) for end in (0, -1)]
+    if not any(ends):
+        raise ValueError(
+            f"an image has the shape {tuple(shape)}; its first or last dimension must be 1, 3 or 4 channels"
+        )
+    return ChannelDimension.FIRST if ends[0] and (first_by_default or not ends[1]) else ChannelDimension.LAST
 
 
 def _only(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -109,6 +109,13 @@ class ChannelLayerNorm(nn.LayerNorm):
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class PointwiseConvolution(nn.Conv2d):
+    """1x1 convolution of (B, in_channels, h, w) with bias; a class of its own for its initial weights."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+
 class ClassGatedBlock(nn.Module):
     """Gated depthwise convolution, LayerNorm, two pointwise layers with GELU, added to the input."""
 
@@ -116,8 +123,8 @@ class ClassGatedBlock(nn.Module):
         super().__init__()
         self.depthwise = ClassGatedConvolution(channels, kernel_size)
         self.layernorm = ChannelLayerNorm(channels)
-        self.expand = nn.Conv2d(channels, expansion * channels, 1)
-        self.contract = nn.Conv2d(expansion * channels, channels, 1)
+        self.expand = PointwiseConvolution(channels, expansion * channels)
+        self.contract = PointwiseConvolution(expansion * channels, channels)
 
     def forward(self, features: torch.Tensor, class_map: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
         """Map (B, C, h, w) to the same; `unknown` (B, 1, h, w) bool positions are set to 0 after every biased layer."""
@@ -155,7 +162,7 @@ class ClassWiseDecoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.feature_token = nn.Parameter(torch.zeros(in_channels)) if masked_features == "token" else None
-        self.embed = nn.Conv2d(in_channels, channels, 1)
+        self.embed = PointwiseConvolution(in_channels, channels)
         self.blocks = nn.ModuleList([ClassGatedBlock(channels, kernel_size, expansion) for _ in range(depth)])
         self.layernorm = ChannelLayerNorm(channels)
         self.predict = nn.Conv2d(channels, 3 * patch * patch, 1)

@@ -9,36 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import ModelOutput
 
 from .backbones import LOW_LEVEL_STRIDE, Backbone, load_backbone_config, load_backbone_weights
-from .configuration_s4mim import CODE_OF_AUTO_CLASSES, S4MIMConfig
+from .configuration_s4mim import S4MIMConfig
 from .decode_heads import DeepLabV3PlusHead, upsample
-from .mim_head import ChannelLayerNorm, ClassGatedConvolution, ClassWiseDecoder
+from .mim_head import ChannelLayerNorm, ClassWiseDecoder
 from .normalization import ViewGroup, use_view_groups
+from .pretrained_s4mim import S4MIMPreTrainedModel, SegmentationFeatures
 
 _INITIALIZED = "_is_hf_initialized"
-
-
-class SegmentationFeatures(NamedTuple):
-    """What one pass of the segmenter gives.
-
-    Attributes:
-        logits: (B, K, H, W).
-        decoder_features: Just before dropout and classifier, (B, decoder_channels, ceil(H/4), ceil(W/4)).
-        encoder_features: The encoder's last, (B, C, ceil(H/r), ceil(W/r)) with r the output stride.
-    """
-
-    logits: torch.Tensor
-    decoder_features: torch.Tensor
-    encoder_features: torch.Tensor
 
 
 @dataclass
@@ -54,36 +40,6 @@ class SemiSupervisedOutput(ModelOutput):
     logits: torch.Tensor | None = None
     features: torch.Tensor | None = None
     reconstruction: torch.Tensor | None = None
-
-
-class S4MIMPreTrainedModel(PreTrainedModel):
-    """Initial weights, and saved folders that load with nothing of this project installed."""
-
-    config_class = S4MIMConfig
-    config: S4MIMConfig
-    # A checkpoint of either model loads into the other one: the segmenter's weights, under this prefix or without it.
-    base_model_prefix = "segmenter"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        # nn.init, not in-place writes: transformers guards it, so that loaded weights are never initialised over.
-        super()._init_weights(module)
-        if isinstance(module, nn.Conv2d) and module.bias is None:
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, ClassGatedConvolution):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-        elif isinstance(module, ClassWiseDecoder):
-            _initialize_decoder(module)
-        elif isinstance(module, S4MIMForSemiSupervisedSegmentation) and module.pixel_token is not None:
-            nn.init.zeros_(module.pixel_token)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save weights, configuration and code as transformers does, with all Auto classes in the configuration."""
-        own = f"modeling_s4mim.{type(self).__name__}"
-        self.config.auto_map = {**CODE_OF_AUTO_CLASSES, "AutoModel": own}
-        super().save_pretrained(save_directory, **kwargs)
 
 
 class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
@@ -203,10 +159,8 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
 
     def __init__(self, config: S4MIMConfig, segmenter: S4MIMForSemanticSegmentation | None = None) -> None:
         super().__init__(config)
-        if segmenter is None:
-            segmenter = S4MIMForSemanticSegmentation(config)
-        else:
-            config.validate_values()
+        config.validate_values()
+        segmenter = S4MIMForSemanticSegmentation(config) if segmenter is None else segmenter
         for module in segmenter.modules():
             # transformers' mark: what has weights already must not be initialised again with the heads.
             setattr(module, _INITIALIZED, True)
@@ -336,15 +290,10 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         return self.mim_decoder(features, class_map, feature_mask)
 
 
-def _initialize_decoder(decoder: ClassWiseDecoder) -> None:
-    """Keep the features' scale through the pointwise layers; their linear init of 0.02 would shrink z away."""
-    if decoder.feature_token is not None:
-        nn.init.normal_(decoder.feature_token, std=0.02)
-    layers: list[Any] = [decoder.embed]
-    for block in decoder.blocks:
-        layers += [block.expand, block.contract]
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-
-
-__all__ = ["S4MIMForSemanticSegmentation", "S4MIMForSemiSupervisedSegmentation", "S4MIMPreTrainedModel"]
+__all__ = [
+    "S4MIMForSemanticSegmentation",
+    "S4MIMForSemiSupervisedSegmentation",
+    "S4MIMPreTrainedModel",
+    "SegmentationFeatures",
+    "SemiSupervisedOutput",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_bad_amounts(text: str) -> None:
 def test_smaller_draws_are_part_of_larger_ones_and_order_of_ids_is_nothing() -> None:
     for seed in range(3):
         draws = [draw_labeled(IDS, parse_labeled(text), seed) for text in ("1/16", "1/8", "1/4", "all")]
-        for small, large in zip(draws, draws[1:], strict=False):
+        for small, large in itertools.pairwise(draws):
             assert large[: len(small)] == small
         assert draw_labeled(reversed(IDS), parse_labeled("1/8"), seed) == draws[1]
     first, second = (set(draw_labeled(IDS, parse_labeled("1/8"), seed)) for seed in (0, 1))
@@ -44,7 +45,15 @@ def test_smaller_draws_are_part_of_larger_ones_and_order_of_ids_is_nothing() -> 
 
 def test_the_draw_is_pinned() -> None:
     """A change here changes everybody's splits."""
-    assert draw_labeled([f"{i:02d}" for i in range(20)], parse_labeled("6"), seed=0) == ["04", "19", "06", "02", "13", "16"]
+    drawn = draw_labeled([f"{index:02d}" for index in range(20)], parse_labeled("6"), seed=0)
+    assert drawn == [
+        "04",
+        "19",
+        "06",
+        "02",
+        "13",
+        "16",
+    ]
 
 
 def test_more_than_there_are() -> None:

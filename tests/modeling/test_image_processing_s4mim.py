@@ -56,6 +56,16 @@ def test_gray_and_transparent_arrays_become_rgb(shape):
     assert values.shape == (1, 3, 20, 30)
 
 
+def test_small_pictures_are_no_channels():
+    """Four rows are not four channels: arrays are channels last where both could be, tensors first."""
+    array = picture(4, 5)
+    for given in (array, torch.from_numpy(np.moveaxis(array, -1, 0).copy())):
+        values = S4MIMImageProcessor()(given, return_tensors="pt").pixel_values
+        np.testing.assert_allclose(values[0].numpy(), normalised(array), atol=1e-5)
+    with pytest.raises(ValueError, match=r"\(7, 20, 30\).*channels"):
+        S4MIMImageProcessor()(np.zeros((7, 20, 30)))
+
+
 def test_sizes_that_differ_are_padded_right_and_below_after_normalisation():
     a, b = picture(20, 30), picture(24, 18)
     labels = [np.zeros((20, 30), np.uint8), np.ones((24, 18), np.uint8)]

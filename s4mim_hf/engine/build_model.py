@@ -1,0 +1,106 @@
+"""The network of a run: a segmenter, the heads that its method needs, and how its BatchNorm treats views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from s4mim_hf.data.prepared import PreparedData
+from s4mim_hf.engine.run_config import ModelConfig, RunConfig
+from s4mim_hf.errors import InputError
+from s4mim_hf.methods import Method
+from s4mim_hf.modeling import (
+    S4MIMConfig,
+    S4MIMForSemanticSegmentation,
+    S4MIMForSemiSupervisedSegmentation,
+    convert_batch_norm,
+    freeze_batch_norm,
+)
+from s4mim_hf.randomness import derive_seed
+
+Triple = tuple[float, float, float]
+IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# What a family's published ImageNet weights were trained with, where it is not the usual one.
+STATISTICS_BY_FAMILY: dict[str, tuple[Triple, Triple]] = {"mobilenet_v2": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
+
+
+@contextmanager
+def _explained(key: str) -> Iterator[None]:
+    """Turn a sentence of the model folder, which cannot know our errors, into one about a key."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
+        raise InputError(f"{key}: {error}") from None
+
+
+def image_statistics(config: RunConfig, model_type: str) -> tuple[Triple, Triple]:
+    """Return mean and standard deviation per channel: the config's, else the backbone family's."""
+    if config.data.image_mean is not None and config.data.image_std is not None:
+        return config.data.image_mean, config.data.image_std
+    return STATISTICS_BY_FAMILY.get(model_type, IMAGENET)
+
+
+def build_segmenter(config: ModelConfig, data: PreparedData, seed: int) -> S4MIMForSemanticSegmentation:
+    """Build the segmenter, on pretrained weights where the config names some; the rest starts from the seed.
+
+    Raises:
+        InputError: the backbone is unknown, cannot be had, lacks weights, or has no such output stride.
+    """
+    torch.manual_seed(derive_seed(seed, "initial-weights"))
+    fields = {
+        "output_stride": config.output_stride,
+        "decoder_channels": config.decoder_channels,
+        "low_level_channels": config.low_level_channels,
+        "aspp_rates": None if config.aspp_rates is None else list(config.aspp_rates),
+        "decoder_dropout": config.decoder_dropout,
+        "separable_convolutions": config.separable_convolutions,
+        "mim_features": config.mim_features,
+        "id2label": data.id2label,
+        "label2id": {name: class_id for class_id, name in data.id2label.items()},
+        "palette": [list(color) for color in data.palette],
+        "semantic_loss_ignore_index": data.ignore_index,
+        "mask_token": "none",
+        "mim_decoder": False,
+    }
+    if config.backbone is not None:
+        with _explained(f"model.backbone={config.backbone}"):
+            return S4MIMForSemanticSegmentation.from_pretrained_backbone(config.backbone, **fields)
+    with _explained("model.backbone_config"):
+        return S4MIMForSemanticSegmentation(S4MIMConfig(backbone_config=dict(config.backbone_config or {}), **fields))
+
+
+def add_training_heads(
+    segmenter: S4MIMForSemanticSegmentation, config: ModelConfig, method: Method
+) -> S4MIMForSemiSupervisedSegmentation:
+    """Put beside the segmenter the heads that an active term needs, and no others."""
+    needs = method.model_requirements()
+    architecture = segmenter.config.to_dict() | {
+        "mask_token": config.mask_token if needs.mask_token else "none",
+        "mim_decoder": needs.mim_decoder,
+        "mim_projection_channels": config.mim_projection_channels if needs.mim_features else None,
+        "mim_channels": config.mim_channels,
+        "mim_depth": config.mim_depth,
+        "mim_kernel_size": config.mim_kernel_size,
+        "mim_expansion": config.mim_expansion,
+        "masked_features": config.masked_features,
+    }
+    with _explained("model"):
+        return S4MIMForSemiSupervisedSegmentation.from_segmenter(segmenter, S4MIMConfig.from_dict(architecture))
+
+
+def set_up_normalization(model: S4MIMForSemiSupervisedSegmentation, config: RunConfig) -> None:
+    """Make BatchNorm know view groups, freeze the backbone's or share it between processes, as the config says."""
+    if config.model.sync_batch_norm and not torch.cuda.is_available():
+        raise InputError("model.sync_batch_norm is true, which needs GPUs, and none is found; set it to false")
+    convert_batch_norm(model.segmenter, sync=config.model.sync_batch_norm)
+    momentum = config.model.batch_norm_momentum
+    for module in model.modules():
+        if momentum is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = momentum
+    if config.method.normalization.statistics == "frozen_backbone":
+        freeze_batch_norm(model.segmenter.backbone)

@@ -1,0 +1,60 @@
+"""What both models share: what a pass of the segmenter gives, initial weights, folders that carry their own code.
+
+Legend: B images, H x W pixels, K classes, C feature channels, r the output stride.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .configuration_s4mim import CODE_OF_AUTO_CLASSES, S4MIMConfig
+from .mim_head import ClassGatedConvolution, PointwiseConvolution
+
+
+class SegmentationFeatures(NamedTuple):
+    """What one pass of the segmenter gives.
+
+    Attributes:
+        logits: (B, K, H, W).
+        decoder_features: Just before dropout and classifier, (B, decoder_channels, ceil(H/4), ceil(W/4)).
+        encoder_features: The encoder's last, (B, C, ceil(H/r), ceil(W/r)) with r the output stride.
+    """
+
+    logits: torch.Tensor
+    decoder_features: torch.Tensor
+    encoder_features: torch.Tensor
+
+
+class S4MIMPreTrainedModel(PreTrainedModel):
+    """Initial weights, and saved folders that load with nothing of this project installed."""
+
+    config_class = S4MIMConfig
+    config: S4MIMConfig
+    # A checkpoint of either model loads into the other one: the segmenter's weights, under this prefix or without it.
+    base_model_prefix = "segmenter"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # nn.init, not in-place writes: transformers guards it, so that loaded weights are never initialised over.
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, ClassGatedConvolution | PointwiseConvolution):
+            # The features' scale is kept; the deviation of 0.02 that is usual for linear layers would shrink z away.
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        for name, deviation in (("pixel_token", 0.0), ("feature_token", self.config.initializer_range)):
+            if isinstance(token := getattr(module, name, None), nn.Parameter):
+                nn.init.normal_(token, std=deviation)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save weights, configuration and code as transformers does, with all Auto classes in the configuration."""
+        own = f"modeling_s4mim.{type(self).__name__}"
+        self.config.auto_map = {**CODE_OF_AUTO_CLASSES, "AutoModel": own}
+        super().save_pretrained(save_directory, **kwargs)

@@ -1,0 +1,216 @@
+"""Whole runs, each of seconds: what they leave behind, that they repeat, resume, and never read hidden masks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import prepare, write_raw
+
+from s4mim_hf import S4MIMForSemanticSegmentation
+from s4mim_hf.engine.config_loading import load_run_config
+from s4mim_hf.engine.hooks import Hook
+from s4mim_hf.engine.run import train
+from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.engine.trainer import Trainer
+from s4mim_hf.errors import InputError
+
+ConfigMaker = Callable[..., RunConfig]
+
+
+def losses_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the training records of a run without their times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def test_a_run_leaves_what_it_promises(tiny_config: ConfigMaker) -> None:
+    config = tiny_config("panels.count=2", "checkpoint.interval=2")
+    run = train(config)
+    folder = Path(str(config.output_dir))
+    for name in ("run_config.yaml", "metrics.jsonl", "results.json", "curves.png", "model/config.json", "tensorboard"):
+        assert (folder / name).exists(), name
+    assert sorted(path.name for path in (folder / "panels").iterdir()) == ["step_2.png", "step_4.png"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_4"]
+    records = losses_of(folder)
+    assert [record["step"] for record in records if record["kind"] == "train"] == [1, 2, 3, 4]
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert [record["step"] for record in evaluations] == [2, 4]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["last_teacher"]["mean_iou"] == evaluations[-1]["teacher_mean_iou"]
+    assert results["best_teacher"]["mean_iou"] == max(record["teacher_mean_iou"] for record in evaluations)
+    assert "whole image" in results["protocol"]
+    assert run.trainer.step == 4
+
+
+def test_the_shipped_model_has_no_training_heads_and_the_training_model_s_logits(tiny_config: ConfigMaker) -> None:
+    config = tiny_config("evaluation.interval=4", "teacher.decay=0")
+    run = train(config)
+    folder = Path(str(config.output_dir)) / "model"
+    stored = load_file(folder / "model.safetensors")
+    assert not [key for key in stored if key.startswith(("pixel_token", "mim_decoder", "projection", "segmenter"))]
+    shipped = S4MIMForSemanticSegmentation.from_pretrained(folder).eval()
+    training_model = run.trainer.unwrapped_student.eval()
+    pixel_values = torch.rand(1, 3, 50, 70, generator=torch.Generator().manual_seed(0))
+    # With decay 0 the teacher is the student: the same weights to the bit, and the same logits up to the order in which
+    # a convolution adds, which may depend on where weights lie in memory.
+    for key, value in shipped.state_dict().items():
+        assert torch.equal(value, training_model.segmenter.state_dict()[key]), key
+    with torch.no_grad():
+        torch.testing.assert_close(shipped(pixel_values).logits, training_model(pixel_values).logits, rtol=0, atol=1e-6)
+
+
+def test_the_same_seed_repeats_a_run_and_its_config_file_reruns_it(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_config(output="first")
+    train(first)
+    monkeypatch.chdir(tmp_path)
+    again = train(load_run_config(tmp_path / "first" / "run_config.yaml", []))
+    assert again.output_dir == Path("runs/demo")
+    assert losses_of(tmp_path / "first") == losses_of(again.output_dir)
+    other = tiny_config("seed=1", output="other")
+    train(other)
+    assert losses_of(tmp_path / "first")[0] != losses_of(tmp_path / "other")[0]
+
+
+class StopAt(Hook):
+    """Interrupts a run right after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            raise KeyboardInterrupt
+
+
+def interrupt(config: RunConfig, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until `step`, whose checkpoint (interval 2) may be older."""
+    from s4mim_hf.engine import run as run_module
+
+    build = run_module.build_run
+
+    def build_and_stop(*arguments: Any) -> Any:
+        made = build(*arguments)
+        made.trainer.hooks.append(StopAt(step))
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "build_run", build_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_run_equals_an_unbroken_one(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: int
+) -> None:
+    accumulate = f"optim.gradient_accumulation_steps={accumulation}"
+    unbroken = train(tiny_config(accumulate, output="unbroken"))
+    broken = tiny_config(accumulate, output="broken")
+    interrupt(broken, 3, monkeypatch)
+    resumed = train(broken, resume=True)
+    assert losses_of(tmp_path / "unbroken") == losses_of(tmp_path / "broken")
+    for ours, theirs in (
+        (resumed.trainer.teacher.model, unbroken.trainer.teacher.model),
+        (resumed.trainer.unwrapped_student, unbroken.trainer.unwrapped_student),
+    ):
+        for key, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[key]), key
+
+
+def test_resuming_refuses_another_configuration_a_finished_run_and_no_run(
+    tiny_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config()
+    with pytest.raises(InputError, match="holds no run"):
+        train(config, resume=True)
+    interrupt(config, 3, monkeypatch)
+    with pytest.raises(InputError, match=r"another configuration.*method\.threshold: 0\.9 -> 0\.5"):
+        train(tiny_config("method.threshold=0.5"), resume=True)
+    with pytest.raises(InputError, match="not empty"):
+        train(config)
+    train(config, resume=True)
+    with pytest.raises(InputError, match="complete"):
+        train(config, resume=True)
+
+
+def test_masks_of_unlabelled_images_change_no_loss_by_a_bit(tiny_config: ConfigMaker, tmp_path: Path) -> None:
+    labeled = ["scene00", "scene01", "scene02"]
+    hidden = tuple(f"scene{number:02d}" for number in range(3, 10))
+    variants = {"as_they_are": {}, "scrambled": {"scramble": hidden}, "deleted": {"delete": hidden}}
+    losses = {}
+    for name, change in variants.items():
+        data = prepare(write_raw(tmp_path / f"raw_{name}", **change), tmp_path / f"data_{name}", labeled)
+        config = tiny_config(output=f"run_{name}", data=data)
+        train(config)
+        losses[name] = losses_of(Path(str(config.output_dir)))
+        # Without a validation split the last teacher is the model.
+        assert (Path(str(config.output_dir)) / "model" / "model.safetensors").is_file()
+    assert losses["as_they_are"] == losses["scrambled"] == losses["deleted"]
+    assert losses["as_they_are"][0]["loss_reconstruction"] > 0
+
+
+def test_zero_weights_reduce_whole_runs_to_the_peers(tiny_config: ConfigMaker, tmp_path: Path) -> None:
+    zero = [f"method.{term}.weight=0" for term in ("reconstruction", "aggregation", "semantic")]
+    train(tiny_config(*zero, output="s4mim"))
+    train(tiny_config("method.name=fixmatch", output="fixmatch"))
+    assert losses_of(tmp_path / "s4mim") == losses_of(tmp_path / "fixmatch")
+    train(tiny_config("method.name=fixmatch", "method.consistency_weight=0", output="off"))
+    train(tiny_config("method.name=supervised", output="supervised"))
+    assert losses_of(tmp_path / "off") == losses_of(tmp_path / "supervised")
+
+
+def test_bf16_sgd_clipping_and_frozen_statistics_train(tiny_config: ConfigMaker) -> None:
+    config = tiny_config(
+        "mixed_precision=bf16",
+        "optim.name=sgd",
+        "optim.max_grad_norm=1",
+        "optim.reference_batch_size=4",
+        "method.normalization.statistics=frozen_backbone",
+        "evaluation.interval=4",
+    )
+    run = train(config)
+    record = losses_of(Path(str(config.output_dir)))[0]
+    assert record["gradient_norm"] > 0
+    # Two labelled images a step, and a rate meant for four: half of it, at the end of a warm-up of one step.
+    assert record["learning_rate"] == pytest.approx(config.optim.learning_rate / 2)
+    fresh = [buffer for name, buffer in run.trainer.teacher.model.backbone.named_buffers() if "running_mean" in name]
+    assert all(bool((buffer == 0).all()) for buffer in fresh)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.path=nowhere"], "nowhere"),
+        (["model.backbone=/nowhere/model", "model.backbone_config=null"], "model.backbone=/nowhere/model"),
+        (["model.backbone_config={model_type: resnext}"], "resnext"),
+        (["data.labeled_batch_size=1"], "data.labeled_batch_size is 1"),
+        (["method.masking.patch_size=40"], "reach"),
+        (["mixed_precision=fp16"], "needs a GPU"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    tiny_config: ConfigMaker, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    if message == "needs a GPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=message):
+        train(tiny_config(*overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_method_that_needs_unlabelled_images_says_so(tiny_config: ConfigMaker, tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", ids=4)
+    data = prepare(raw, tmp_path / "all_labeled", [f"scene{number:02d}" for number in range(4)])
+    with pytest.raises(InputError, match="no unlabelled images"):
+        train(tiny_config(data=data))
+    train(tiny_config("method.name=supervised", data=data, output="supervised"))
+    shutil.rmtree(tmp_path / "supervised")
