@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from s4mim_hf.engine.trainer import Trainer
 
 
+# Mean cosine between prototypes of different classes from which features count as collapsed.
+COLLAPSED = 0.99
+
+
 class Hook:
     """Something periodic. Every method does nothing unless a subclass says otherwise."""
 
@@ -93,6 +97,7 @@ class LoggingHook(Hook):
         self.interval = interval
         self._bar: tqdm[Any] | None = None
         self._started = 0.0
+        self._warned = False
 
     def before_training(self, trainer: Trainer) -> None:
         """Start the bar."""
@@ -122,6 +127,7 @@ class LoggingHook(Hook):
                 f"lower optim.learning_rate (now {trainer.config.optim.learning_rate}), set optim.max_grad_norm, "
                 "or use mixed_precision=no"
             )
+        self._warn_of_collapse(trainer.step, values)
         rates = {group.get("name", "learning_rate"): group["lr"] for group in trainer.optimizer.param_groups}
         values["learning_rate"] = max(rates.values())
         if trainer.accelerator.is_main_process:
@@ -130,6 +136,15 @@ class LoggingHook(Hook):
         trainer.accelerator.log(values, step=trainer.step)
         short = {name.removeprefix("loss_")[:6]: f"{value:.3f}" for name, value in values.items() if "loss" in name}
         self._bar.set_postfix(short)
+
+    def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
+        """Say once that features of different classes have become the same, which aggregation alone can cause."""
+        if not self._warned and values.get("between_class_similarity", 0.0) > COLLAPSED:
+            self._warned = True
+            tqdm.write(
+                f"warning: at step {step} features of different classes are alike (between_class_similarity "
+                f"{values['between_class_similarity']:.3f}); lower method.aggregation.weight, or give it a warm-up"
+            )
 
     def after_training(self, trainer: Trainer) -> None:
         """Close the bar."""
