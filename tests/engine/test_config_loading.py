@@ -161,7 +161,7 @@ class TestMethodChoice:
     def test_a_recipes_keys_of_another_method_are_dropped(self) -> None:
         fixmatch = load("demo", "method.name=fixmatch").method
         assert type(fixmatch) is FixMatchConfig
-        assert fixmatch.threshold == 0.9
+        assert fixmatch.threshold == 0.8
         assert type(load("demo", "method.name=supervised").method) is SupervisedConfig
 
     def test_in_the_file_as_well(self, recipe_file: Path) -> None:

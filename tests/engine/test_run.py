@@ -134,7 +134,7 @@ def test_resuming_refuses_another_configuration_a_finished_run_and_no_run(
     with pytest.raises(InputError, match="holds no run"):
         train(config, resume=True)
     interrupt(config, 3, monkeypatch)
-    with pytest.raises(InputError, match=r"another configuration.*method\.threshold: 0\.9 -> 0\.5"):
+    with pytest.raises(InputError, match=r"another configuration.*method\.threshold: 0\.8 -> 0\.5"):
         train(tiny_config("method.threshold=0.5"), resume=True)
     with pytest.raises(InputError, match="not empty"):
         train(config)
