@@ -89,6 +89,13 @@ def check_classes(model: Any, data: PreparedData, model_name: str) -> None:
             f"{model_name} predicts {model.config.num_labels} classes, but {data.path} has {len(data.id2label)}; "
             "evaluate on data with the model's classes"
         )
+    for class_id, name in data.id2label.items():
+        if model.config.id2label[class_id] != name:
+            raise InputError(
+                f"class {class_id} is {model.config.id2label[class_id]!r} in {model_name}, "
+                f"but {name!r} in {data.path}; "
+                "evaluate on data with the model's classes in the model's order"
+            )
 
 
 def main() -> None:
@@ -96,6 +103,8 @@ def main() -> None:
     arguments = parse_arguments()
     state = PartialState()
     inference = build_inference(arguments)
+    if arguments.json is not None and arguments.json.is_dir():
+        raise InputError(f"--json: {arguments.json} is a folder; name a file")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise InputError(f"--json: there is no folder {arguments.json.absolute().parent}; create it first")
     data = load_prepared(arguments.data)

@@ -90,6 +90,9 @@ def draw_overlay(
 def report(output: Path, found: int, waiting: int, failures: list[tuple[str, str]]) -> None:
     """Say what was written; raise InputError where images could not be read."""
     done, kept = waiting - len(failures), found - waiting
+    if done == 0 and kept == 0:
+        # Nothing was written that the record could be about.
+        (output / "prediction.json").unlink(missing_ok=True)
     print(f"{done} predicted, {kept} kept from before, {len(failures)} unreadable; masks are in {output / 'masks'}")
     for name, error in failures:
         print(f"unreadable: {name}: {error}", file=sys.stderr)

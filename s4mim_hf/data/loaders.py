@@ -9,7 +9,8 @@ B_l, B_u: labelled and unlabelled images of a micro-batch on one rank; S: the si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -136,17 +137,31 @@ class PairedBatches(Dataset[Batch]):
         return range(first, first + batch_size)
 
     def _labeled_sample(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        row = self._labeled[self._labeled_order[position]]
-        image, label = decode_image(row["image"]["bytes"]), decode_label(row["label"]["bytes"])
+        index = self._labeled_order[position]
+        row = self._labeled[index]
+        with _named("labelled", index):
+            image, label = decode_image(row["image"]["bytes"]), decode_label(row["label"]["bytes"])
         view, label_view, _ = weak_view(image, label, self._views, generator(self._seed, "weak-labeled", position))
         assert label_view is not None
         return view, label_view
 
     def _unlabeled_sample(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
         assert self._unlabeled is not None
-        image = decode_image(self._unlabeled[self._unlabeled_order[position]]["image"]["bytes"])
+        index = self._unlabeled_order[position]
+        with _named("unlabelled", index):
+            image = decode_image(self._unlabeled[index]["image"]["bytes"])
         view, _, valid = weak_view(image, None, self._views, generator(self._seed, "weak-unlabeled", position))
         return view, valid
+
+
+@contextmanager
+def _named(split: str, index: int) -> Iterator[None]:
+    """Turn a picture that cannot be decoded into a sentence that says which one it is."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{split} image number {index} cannot be read: {reason}; prepare the data again") from None
 
 
 def _check(name: str, rows: Rows, batch_size: int) -> None:

@@ -6,6 +6,7 @@ Everything that can be wrong with the input is found here, before the run's fold
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from s4mim_hf.engine.build_model import (
     Triple,
     add_training_heads,
     build_segmenter,
+    check_segmenter,
     image_statistics,
     set_up_normalization,
 )
@@ -55,8 +57,16 @@ class Run:
     evaluation: EvaluationHook
     output_dir: Path
 
-    def batches(self) -> DataLoader[Batch]:
-        """Return the micro-batches that are still to come, from the trainer's step on."""
+    def batches(self) -> Iterator[Batch]:
+        """Yield the micro-batches that are still to come, from the trainer's step on."""
+        try:
+            yield from self._loader()
+        except InputError as error:
+            # A loader's worker wraps the sentence in its own traceback, whose last line it is.
+            sentence = str(error).strip().splitlines()[-1]
+            raise InputError(sentence.removeprefix("s4mim_hf.errors.InputError: ")) from None
+
+    def _loader(self) -> DataLoader[Batch]:
         config, accelerator = self.trainer.config, self.trainer.accelerator
         accumulation = config.optim.gradient_accumulation_steps
         needs_unlabeled = self.trainer.method.needs_unlabeled
@@ -136,6 +146,7 @@ def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path) -> 
     """
     data = load_prepared(config.data.path)
     segmenter = build_segmenter(config.model, data, config.seed)
+    check_segmenter(segmenter)
     model_type = segmenter.backbone.model_type
     statistics = image_statistics(config, model_type)
     stride = 4 if config.model.mim_features == "decoder" else segmenter.backbone.output_stride

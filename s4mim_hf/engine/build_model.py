@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from transformers import CONFIG_MAPPING
 
 from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.run_config import ModelConfig, RunConfig
-from s4mim_hf.errors import InputError
+from s4mim_hf.errors import InputError, nearest
 from s4mim_hf.methods import Method
 from s4mim_hf.modeling import (
     S4MIMConfig,
@@ -27,6 +30,12 @@ IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 STATISTICS_BY_FAMILY: dict[str, tuple[Triple, Triple]] = {"mobilenet_v2": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 
+# What torch, transformers and huggingface_hub raise for an architecture that cannot be built.
+_REFUSALS = (
+    ValueError, OSError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, StrictDataclassError,
+)  # fmt: skip
+
+
 @contextmanager
 def _explained(key: str) -> Iterator[None]:
     """Turn a sentence of the model folder, which cannot know our errors, into one about a key."""
@@ -34,8 +43,10 @@ def _explained(key: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (ValueError, OSError) as error:
-        raise InputError(f"{key}: {error}") from None
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS as error:
+        raise InputError(f"{key}: {' '.join(str(error).split())}; correct it, or name another backbone") from None
 
 
 def image_statistics(config: RunConfig, model_type: str) -> tuple[Triple, Triple]:
@@ -70,8 +81,43 @@ def build_segmenter(config: ModelConfig, data: PreparedData, seed: int) -> S4MIM
     if config.backbone is not None:
         with _explained(f"model.backbone={config.backbone}"):
             return S4MIMForSemanticSegmentation.from_pretrained_backbone(config.backbone, **fields)
+    check_backbone_keys(dict(config.backbone_config or {}))
     with _explained("model.backbone_config"):
         return S4MIMForSemanticSegmentation(S4MIMConfig(backbone_config=dict(config.backbone_config or {}), **fields))
+
+
+def check_backbone_keys(backbone_config: dict[str, Any]) -> None:
+    """Refuse a key that the backbone's configuration class does not have: transformers would keep it and ignore it.
+
+    Raises:
+        InputError: naming the key and the nearest one.
+    """
+    model_type = backbone_config.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        return  # S4MIMConfig says so, with the nearest name
+    config_class = CONFIG_MAPPING[model_type]
+    known = {*config_class().to_dict(), *config_class.attribute_map, "num_labels", "out_features", "out_indices"}
+    for key in backbone_config:
+        if key not in known:
+            raise InputError(
+                f"unknown key 'model.backbone_config.{key}': {model_type} has no such setting{nearest(key, known)}"
+            )
+
+
+def check_segmenter(segmenter: S4MIMForSemanticSegmentation) -> None:
+    """Run one small image through the segmenter, so that an architecture that cannot work fails before anything else.
+
+    Raises:
+        InputError: the backbone takes no RGB images, or its parts do not fit each other.
+    """
+    channels = segmenter.backbone.in_channels
+    if channels != 3:
+        raise InputError(
+            f"the backbone takes images of {channels} channels, but photographs have 3; choose another one"
+        )
+    with _explained("model.backbone_config"), torch.no_grad():
+        segmenter.eval()(torch.zeros(1, 3, 64, 64))
+    segmenter.train()
 
 
 def add_training_heads(

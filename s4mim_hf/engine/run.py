@@ -46,7 +46,7 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     if resume:
         _restore(run)
     elif accelerator.is_main_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        _make_folder(output_dir)
         # Without its own folder's name, so that the file alone reruns it, into the next free folder.
         save_run_config(dataclasses.replace(config, output_dir=None), output_dir / CONFIG_FILE)
     accelerator.wait_for_everyone()
@@ -59,6 +59,13 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     return run
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output_dir={folder} cannot be made: {error.strerror}; name another folder") from None
+
+
 def _new_folder(config: RunConfig) -> Path:
     if config.output_dir is None:
         number = 1
@@ -68,6 +75,10 @@ def _new_folder(config: RunConfig) -> Path:
     folder = Path(config.output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir={folder} is a file; name a folder that does not exist yet")
+    if (folder / CONFIG_FILE).is_file() and latest_checkpoint(folder) is None:
+        raise InputError(
+            f"output_dir={folder} holds a run that ended before its first checkpoint; delete it, or name another folder"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(
             f"output_dir={folder} is not empty; name another folder, or pass --resume to go on with its run"

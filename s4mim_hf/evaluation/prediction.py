@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import nn
 from tqdm import tqdm
 
@@ -191,6 +191,9 @@ class FolderPredictor:
 def _decode(item: PredictionInput) -> _Decoded:
     try:
         return _Decoded(item, decode_image(item.read()))
+    except UnidentifiedImageError:
+        # Pillow's own words name an object in memory.
+        return _Decoded(item, None, "this is no image that Pillow can read")
     except _UNREADABLE as error:
         return _Decoded(item, None, " ".join(str(error).split()) or type(error).__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel
 
@@ -13,7 +14,10 @@ import s4mim_hf  # noqa: F401
 from s4mim_hf.data.catalog import Color, default_palette
 from s4mim_hf.errors import InputError
 
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+_FAILURES = (
+    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
 
 
 def load_model(name: str | Path) -> tuple[PreTrainedModel, Any]:

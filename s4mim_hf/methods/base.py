@@ -24,7 +24,7 @@ from s4mim_hf.randomness import generator
 ViewName = Literal["labeled", "strong", "masked"]
 
 
-@validated_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@validated_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class NormalizationConfig:
     """Which images share BatchNorm statistics in the one forward of a step.
 

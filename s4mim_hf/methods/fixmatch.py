@@ -18,7 +18,7 @@ from s4mim_hf.methods.student_views import Views
 from s4mim_hf.methods.supervised import Supervised, SupervisedConfig
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FixMatchConfig(SupervisedConfig):
     """Config of FixMatch for segmentation; fields of `SupervisedConfig` besides these.
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from s4mim_hf.methods.fixmatch import FixMatchConfig
 
-_FORBID = ConfigDict(extra="forbid")
+_FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=_FORBID)

@@ -15,7 +15,7 @@ from s4mim_hf.methods.base import Losses, Method, NormalizationConfig, StepConte
 from s4mim_hf.methods.student_views import Views
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SupervisedConfig:
     """Config of the supervised method, and what every other method has of it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_runs import prepare, write_raw
 
 from s4mim_hf import S4MIMForSemanticSegmentation
+from s4mim_hf.engine.build import build_accelerator, build_run
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.hooks import Hook
 from s4mim_hf.engine.optim import PolynomialSchedule
@@ -194,6 +196,12 @@ def test_bf16_sgd_clipping_and_frozen_statistics_train(tiny_config: ConfigMaker)
         (["data.path=nowhere"], "nowhere"),
         (["model.backbone=/nowhere/model", "model.backbone_config=null"], "model.backbone=/nowhere/model"),
         (["model.backbone_config={model_type: resnext}"], "resnext"),
+        (["model.backbone_config={model_type: resnet, depths: hello}"], "depths"),
+        (["model.backbone_config={model_type: resnet, embedding_size: -4}"], "model.backbone_config: "),
+        (["model.backbone_config.nonsense=4"], "unknown key 'model.backbone_config.nonsense'"),
+        (["model.backbone_config.embeding_size=4"], "did you mean 'embedding_size'"),
+        (["model.backbone_config.num_channels=4"], "4 channels"),
+        (["output_dir=/dev/null/run"], "/dev/null/run"),
         (["data.labeled_batch_size=1"], "data.labeled_batch_size is 1"),
         (["method.masking.patch_size=40"], "reach"),
         (["mixed_precision=fp16"], "needs a GPU"),
@@ -207,6 +215,26 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     with pytest.raises(InputError, match=message):
         train(tiny_config(*overrides))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_decoded_is_named(tiny_config: ConfigMaker, prepared: Path, workers: int) -> None:
+    config = tiny_config(f"data.num_workers={workers}", output=f"run{workers}")
+    accelerator = build_accelerator(config, prepared)
+    run = build_run(config, accelerator, prepared)
+    spoiled = [{"image": {"bytes": b"no picture"}} for _ in range(4)]
+    run.data = dataclasses.replace(run.data, unlabeled=spoiled)
+    with pytest.raises(InputError, match=r"^unlabelled image number \d cannot be read: .* prepare the data again$"):
+        next(run.batches())
+
+
+def test_a_run_that_died_before_its_first_checkpoint_says_so(tiny_config: ConfigMaker) -> None:
+    config = tiny_config()
+    folder = Path(str(config.output_dir))
+    folder.mkdir()
+    (folder / "run_config.yaml").write_text("seed: 0\n")
+    with pytest.raises(InputError, match="before its first checkpoint; delete it"):
+        train(config)
 
 
 def test_a_method_that_needs_unlabelled_images_says_so(tiny_config: ConfigMaker, tmp_path: Path) -> None:
