@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from s4mim_hf.engine.config_loading import differences
 from s4mim_hf.engine.teacher import Teacher
 from s4mim_hf.errors import InputError
 
@@ -33,7 +34,6 @@ MAY_DIFFER = ("recipe", "output_dir", "log", "panels", "checkpoint", "data.num_w
 
 _STEP = re.compile(r"step_(\d+)")
 _LEFTOVER = re.compile(r"\.step_\d+\.(partial|replaced)")
-_ABSENT = object()
 
 
 def save_checkpoint(
@@ -180,35 +180,14 @@ def check_same_configuration(
     Raises:
         InputError: naming every key that differs, with the saved and the present value.
     """
-    before, after = _flatten(_plain(saved)), _flatten(_plain(now))
     allowed = tuple(may_differ)
     differing = [
-        f"{key}: {_show(before, key)} -> {_show(after, key)}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
-        and not any(f"{key}.".startswith(f"{free}.") for free in allowed)
+        line
+        for line in differences(saved, now)
+        if not any(f"{line.partition(':')[0]}.".startswith(f"{free}.") for free in allowed)
     ]
     if differing:
         raise InputError(
             f"{source} is a checkpoint of another configuration ({'; '.join(differing)}); "
             "resume with the saved values, or train into another output_dir"
         )
-
-
-def _plain(config: Mapping[str, Any]) -> Any:
-    """Return `config` as JSON would give it back: a saved configuration and a fresh one then compare equal."""
-    return json.loads(json.dumps(config, default=str))
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _show(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "absent"

@@ -166,9 +166,9 @@ def test_every_differing_key_is_named() -> None:
     for part in (
         "seed: 0 -> 1",
         "logic: 1 -> 2",
-        'method.name: "s4mim" -> "fixmatch"',
-        "method.masking.ratio: 0.6 -> absent",
-        "method.threshold: absent -> 0.9",
+        "method.name: 's4mim' -> 'fixmatch'",
+        "method.masking.ratio: 0.6 -> (not set)",
+        "method.threshold: (not set) -> 0.9",
     ):
         assert part in message
     assert "output_dir:" not in message
