@@ -90,9 +90,9 @@ def build_accelerator(config: RunConfig, output_dir: Path) -> Accelerator:
     """Return the accelerator of a run: its precision, its accumulation, its tracker."""
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise InputError("mixed_precision is fp16, which needs a GPU, and none is found; use bf16 or no")
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    # Set either way: both are the process's, and an earlier run in it may have wanted the other.
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = False
     # Shared by all accelerators of a process, and it would hold an earlier run's precision.
     AcceleratorState._reset_state()
     return Accelerator(

@@ -124,13 +124,14 @@ class Trainer:
         self.student.train()
         self.schedule.apply(self.optimizer, self.step)
         losses = self.compute_losses(batch, micro_step)
-        self.accelerator.backward(losses.total())
+        total = losses.total()
+        self.accelerator.backward(total)
         max_norm = self.config.optim.max_grad_norm
         if max_norm is not None and self.accelerator.sync_gradients:
             self.means.add({"gradient_norm": self.accelerator.clip_grad_norm_(self.student.parameters(), max_norm)})
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.means.add(summarize(losses))
+        self.means.add(summarize(losses, total))
 
     def compute_losses(self, batch: Batch, micro_step: int) -> Losses:
         """Losses of one micro-batch, every random choice derived from the seed, the step and the process."""
@@ -144,9 +145,9 @@ class Trainer:
             return self.method.losses(self.student, self.teacher.model, batch, context)
 
 
-def summarize(losses: Losses) -> dict[str, Tensor]:
+def summarize(losses: Losses, total: Tensor) -> dict[str, Tensor]:
     """Name what is logged: the total, each term raw (`loss_x`) and weighted (`weighted_x`), and diagnostics."""
-    values = {"loss": losses.total()}
+    values = {"loss": total}
     for name, term in losses.terms.items():
         values[f"loss_{name}"] = term.value
         values[f"weighted_{name}"] = term.value * term.weight

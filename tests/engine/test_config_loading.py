@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from config_files import message_of, write
 
 from s4mim_hf.engine.config_loading import differences, load_run_config, recipe_names, save_run_config, to_dict
 from s4mim_hf.engine.run_config import RunConfig
-from s4mim_hf.errors import InputError
 from s4mim_hf.methods import FixMatchConfig, S4MIMMethodConfig, SupervisedConfig, Task, build_method
 
 # Recipes that leave the data to the user.
@@ -19,22 +19,6 @@ OPEN = {"custom", "camvid", "msrc21"}
 
 def load(recipe: str, *overrides: str) -> RunConfig:
     return load_run_config(recipe, ["data.path=somewhere", *overrides] if recipe in OPEN else list(overrides))
-
-
-def message_of(recipe: str | Path, *overrides: str) -> str:
-    with pytest.raises(InputError) as caught:
-        load_run_config(recipe, overrides)
-    return str(caught.value)
-
-
-@pytest.fixture
-def recipe_file(tmp_path: Path) -> Path:
-    return tmp_path / "mine.yaml"
-
-
-def write(path: Path, text: str, backbone: str = "model: {backbone: some/backbone}\n") -> Path:
-    path.write_text(backbone + text, encoding="utf-8")
-    return path
 
 
 class TestRecipes:

@@ -5,25 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from s4mim_hf.engine.config_loading import load_run_config
-from s4mim_hf.errors import InputError
-
-
-def message_of(recipe: str | Path, *overrides: str) -> str:
-    with pytest.raises(InputError) as caught:
-        load_run_config(recipe, overrides)
-    return str(caught.value)
-
-
-@pytest.fixture
-def recipe_file(tmp_path: Path) -> Path:
-    return tmp_path / "mine.yaml"
-
-
-def write(path: Path, text: str, first_line: str = "model: {backbone: some/backbone}\n") -> Path:
-    path.write_text(first_line + text, encoding="utf-8")
-    return path
+from config_files import message_of, write
 
 
 @pytest.mark.parametrize(
@@ -111,7 +93,7 @@ def test_file(recipe_file: Path, text: str, message: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "- a", "hello"])
 def test_no_mapping(recipe_file: Path, text: str) -> None:
-    assert message_of(write(recipe_file, text, first_line="")).endswith("expected keys with values")
+    assert message_of(write(recipe_file, text, backbone="")).endswith("expected keys with values")
 
 
 def test_no_such_recipe(tmp_path: Path) -> None:
