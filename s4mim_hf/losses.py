@@ -88,6 +88,18 @@ def consistency_loss(
     return (per_pixel * confident).sum() / valid.sum().clamp(min=1)
 
 
+def probability_consistency_loss(logits: Tensor, probabilities: Tensor, valid: Tensor) -> Tensor:
+    """The mean teacher's L_con: mean over valid pixels of Σ_k (softmax(f(strong))_k − p_k)².
+
+    Args:
+        logits: float, (B, K, H, W), of the strong view.
+        probabilities: float in [0, 1], (B, K, H, W), p, the teacher's of the weak view.
+        valid: bool, (B, H, W), False on padding.
+    """
+    squared = (logits.float().softmax(dim=1) - probabilities).square().sum(dim=1)
+    return _mean_over(squared, valid)
+
+
 def patch_statistics(images: Tensor, patch_size: int, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
     """Return each patch's mean and standard deviation over its pixels and channels, spread over the patch's pixels.
 

@@ -36,13 +36,59 @@ def draw_patch_grid(
     rows = _cell_sizes(height, patch_size)
     columns = _cell_sizes(width, patch_size)
     areas = (rows[:, None] * columns[None, :]).flatten()
-    order = torch.rand(batch_size, areas.numel(), generator=generator).argsort(dim=1)
+    order = draw_patch_scores(batch_size, height, width, patch_size, generator).flatten(1).argsort(dim=1)
     ordered_areas = areas[order]
     reached = ordered_areas.cumsum(dim=1)
     # A patch is taken when that brings the area nearer to the asked one than leaving it out.
     taken = reached - ordered_areas / 2 < ratio * height * width
     masked = torch.zeros(batch_size, areas.numel(), dtype=torch.bool).scatter_(1, order, taken)
     return masked.view(batch_size, len(rows), len(columns))
+
+
+def draw_patch_scores(batch_size: int, height: int, width: int, patch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw one number per patch, by which patches are put in random order.
+
+    Args:
+        batch_size: B.
+        height, width: of the images in pixels.
+        patch_size: patch edge in pixels.
+        generator: a CPU generator; the same seed gives the same scores on any device.
+
+    Returns:
+        float32 in [0, 1) on the CPU, (B, ceil(height / patch_size), ceil(width / patch_size)).
+    """
+    rows, columns = math.ceil(height / patch_size), math.ceil(width / patch_size)
+    return torch.rand(batch_size, rows, columns, generator=generator)
+
+
+def class_balanced_grid(patch_classes: Tensor, ratio: float, scores: Tensor) -> Tensor:
+    """Choose masked patches so that each class of each image has masked and visible ones.
+
+    Within each group of patches of one class in one image, those of the lowest scores are masked: ratio * n of the n,
+    rounded, but at least 1 and at most n - 1. A group of a single patch cannot have both; it is masked where its score
+    is below `ratio`. Patches that a crop's edge cuts count like whole ones. Nothing waits for the device.
+
+    Args:
+        patch_classes: int64, (B, rows, columns), ids 0..255; patches of unknown class (255) are a group of their own.
+        ratio: masked share of a group's patches, in [0, 1].
+        scores: float in [0, 1), (B, rows, columns), on the same device; see `draw_patch_scores`.
+
+    Returns:
+        bool, (B, rows, columns), True = masked.
+    """
+    classes, flat_scores = patch_classes.flatten(1), scores.flatten(1)
+    # Sorted by class, and by score within a class: two stable sorts, the more significant key last.
+    by_score = flat_scores.argsort(dim=1, stable=True)
+    order = by_score.gather(1, classes.gather(1, by_score).argsort(dim=1, stable=True))
+    ordered_classes = classes.gather(1, order)
+    sizes = torch.zeros(len(classes), 256, dtype=torch.int64, device=classes.device)
+    sizes.scatter_add_(1, classes, torch.ones_like(classes))
+    first_places = sizes.cumsum(dim=1) - sizes
+    rank = torch.arange(classes.shape[1], device=classes.device) - first_places.gather(1, ordered_classes)
+    size = sizes.gather(1, ordered_classes)
+    quota = (size * ratio).round().clamp(min=1).minimum(size - 1)
+    taken = torch.where(size > 1, rank < quota, flat_scores.gather(1, order) < ratio)
+    return torch.zeros_like(taken).scatter_(1, order, taken).view_as(patch_classes)
 
 
 def _cell_sizes(length: int, cell: int) -> Tensor:

@@ -29,13 +29,17 @@ _GAP = 6
 
 @dataclass(frozen=True)
 class PanelRow:
-    """One image of a panel. Pictures are uint8 (H, W, 3), class maps integer (H, W); None leaves a cell empty."""
+    """One image of a panel. Pictures are uint8 (H, W, 3), class maps integer (H, W); None leaves a cell empty.
+
+    `class_map` is the one that the reconstruction decoder was given, at the image's size.
+    """
 
     image: np.ndarray
     truth: np.ndarray | None
     prediction: np.ndarray
     masked: np.ndarray | None = None
     reconstruction: np.ndarray | None = None
+    class_map: np.ndarray | None = None
 
 
 def colorize(label: np.ndarray, palette: Sequence[Color], ignore_index: int = 255) -> np.ndarray:
@@ -72,12 +76,14 @@ def overlay(
     return np.where(known, mixed.round().clip(0, 255).astype(np.uint8), image)
 
 
-def legend(id2label: Mapping[int, str], palette: Sequence[Color], width: int, ids: Sequence[int]) -> np.ndarray:
+def legend(
+    id2label: Mapping[int, str], palette: Sequence[Color], width: int, ids: Sequence[int], size: int = 14
+) -> np.ndarray:
     """Draw names and colours of the classes `ids`: a strip uint8 (h, width, 3), as high as its lines need.
 
-    An id without a name is shown as "ignored", hatched as `colorize` paints it.
+    An id without a name is shown as "ignored", hatched as `colorize` paints it. `size` is the text's, in pixels.
     """
-    size, pad = 14, 5
+    pad = round(size / 3)
     font = _font(size)
     room = max(1, width - size - 4 * pad)
     names = [_shorten(id2label.get(index, "ignored"), font, room) for index in ids]
@@ -120,43 +126,88 @@ def draw_panels(
     palette: Sequence[Color],
     path: str | Path,
     ignore_index: int = 255,
+    note: str = "",
 ) -> None:
     """Write one PNG: a row per image, a headed column per kind of picture, the classes' legend below.
 
-    Columns that no row has (such as the reconstruction in a run without one) are left out.
+    Columns that no row has (such as the reconstruction in a run without one) are left out; see `draw_grid`.
     """
-    cells = [_cells(row, palette, ignore_index) for row in rows]
-    headings = [name for name in cells[0] if any(row[name] is not None for row in cells)]
-    heights = [max(1, round(_CELL_WIDTH * row.image.shape[0] / row.image.shape[1])) for row in rows]
-    width, heading = len(headings) * (_CELL_WIDTH + _GAP) + _GAP, 30
-    labels = [label for row in rows for label in (row.truth, row.prediction) if label is not None]
-    shown = {int(index) for label in labels for index in np.unique(label)}
-    strip = legend(id2label, palette, width, sorted(shown))
-    canvas = Image.new("RGB", (width, heading + sum(heights) + _GAP * len(rows) + strip.shape[0]), _WHITE)
+    cells = [
+        {
+            "image": row.image,
+            "truth": row.truth,
+            "prediction": row.prediction,
+            "class map of the decoder": row.class_map,
+            "masked": row.masked,
+            "reconstruction": row.reconstruction,
+        }
+        for row in rows
+    ]
+    draw_grid(cells, id2label, palette, path, ignore_index=ignore_index, note=note)
+
+
+def draw_grid(
+    rows: Sequence[Mapping[str, np.ndarray | None]],
+    id2label: Mapping[int, str],
+    palette: Sequence[Color],
+    path: str | Path,
+    *,
+    ignore_index: int = 255,
+    note: str = "",
+    text_size: int = 16,
+) -> None:
+    """Write one PNG of pictures in rows and headed columns, with the legend of all class maps in it.
+
+    Args:
+        rows: by heading, the same headings in all: a picture uint8 (H, W, 3), a class map integer (H, W), or None for
+            an empty cell; the first cell of a row is a picture or a map and gives the row its shape. A column without
+            any picture is left out.
+        id2label: class names.
+        palette: class colours.
+        path: where the PNG goes.
+        ignore_index: the id of unknown pixels.
+        note: a line below the legend; none where empty.
+        text_size: height of the headings in pixels; the rest is a little smaller.
+    """
+    headings = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    shapes = [next(cell for cell in row.values() if cell is not None).shape for row in rows]
+    heights = [max(1, round(_CELL_WIDTH * shape[0] / shape[1])) for shape in shapes]
+    width, heading = len(headings) * (_CELL_WIDTH + _GAP) + _GAP, 2 * text_size
+    maps = [cell for row in rows for cell in row.values() if cell is not None and cell.ndim == 2]
+    ids = sorted({int(index) for cell in maps for index in np.unique(cell)})
+    strips = [legend(id2label, palette, width, ids, text_size - 2)] if ids else []
+    strips += [_text_line(note, width, text_size - 2)] if note else []
+    body = heading + sum(heights) + _GAP * len(rows)
+    canvas = Image.new("RGB", (width, body + sum(len(strip) for strip in strips)), _WHITE)
     draw = ImageDraw.Draw(canvas)
     for column, name in enumerate(headings):
         left, top = _GAP + column * (_CELL_WIDTH + _GAP), heading
-        draw.text((left + _CELL_WIDTH / 2, heading / 2), name, fill=_INK, font=_font(16), anchor="mm")
-        for row, height in zip(cells, heights, strict=True):
-            picture = row[name]
-            if picture is not None:
-                # Class colours must not mix at borders.
-                filtering = Image.Resampling.NEAREST if name in ("truth", "prediction") else Image.Resampling.BILINEAR
-                canvas.paste(Image.fromarray(picture).resize((_CELL_WIDTH, height), filtering), (left, top))
+        draw.text((left + _CELL_WIDTH / 2, heading / 2), name, fill=_INK, font=_font(text_size), anchor="mm")
+        for row, height in zip(rows, heights, strict=True):
+            cell = row[name]
+            if cell is not None:
+                canvas.paste(_fitted(cell, height, palette, ignore_index), (left, top))
             top += height + _GAP
-    canvas.paste(Image.fromarray(strip), (0, canvas.height - strip.shape[0]))
+    for strip in strips:
+        canvas.paste(Image.fromarray(strip), (0, body))
+        body += len(strip)
     save_png(canvas, Path(path))
 
 
-def _cells(row: PanelRow, palette: Sequence[Color], ignore_index: int) -> dict[str, np.ndarray | None]:
-    """Return the pictures of a row by their column's heading."""
-    return {
-        "image": row.image,
-        "truth": None if row.truth is None else colorize(row.truth, palette, ignore_index),
-        "prediction": colorize(row.prediction, palette, ignore_index),
-        "masked": row.masked,
-        "reconstruction": row.reconstruction,
-    }
+def _fitted(cell: np.ndarray, height: int, palette: Sequence[Color], ignore_index: int) -> Image.Image:
+    """Bring a picture, or a class map in its colours, to a cell's size."""
+    # Class colours must not mix at borders.
+    filtering = Image.Resampling.NEAREST if cell.ndim == 2 else Image.Resampling.BILINEAR
+    picture = colorize(cell, palette, ignore_index) if cell.ndim == 2 else cell
+    return Image.fromarray(picture).resize((_CELL_WIDTH, height), filtering)
+
+
+def _text_line(text: str, width: int, size: int) -> np.ndarray:
+    strip = Image.new("RGB", (width, 2 * size), _WHITE)
+    font = _font(size)
+    shortened = _shorten(text, font, width - 2 * _GAP)
+    ImageDraw.Draw(strip).text((_GAP, size), shortened, fill=_INK, font=font, anchor="lm")
+    return np.asarray(strip)
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:

@@ -65,6 +65,18 @@ def test_consistency_counts_confident_pixels_over_all_valid_ones(generator: torc
     assert found.item() == pytest.approx(total / int(valid.sum()), rel=1e-6)
 
 
+def test_probability_consistency_is_the_mean_squared_distance_over_valid_pixels(generator: torch.Generator) -> None:
+    logits = torch.randn(2, K, 6, 5, generator=generator)
+    target = torch.rand(2, K, 6, 5, generator=generator)
+    valid = torch.rand(2, 6, 5, generator=generator) < 0.7
+    total = 0.0
+    for b, i, j in valid.nonzero().tolist():
+        shares = logits[b, :, i, j].double().exp()
+        total += float((shares / shares.sum() - target[b, :, i, j]).square().sum())
+    found = losses.probability_consistency_loss(logits, target, valid)
+    assert found.item() == pytest.approx(total / int(valid.sum()), rel=1e-6)
+
+
 @pytest.mark.parametrize(("height", "width", "patch"), [(8, 8, 4), (9, 13, 4), (3, 5, 8)])
 def test_patch_normalisation_equals_a_loop_over_patches(
     generator: torch.Generator, height: int, width: int, patch: int
@@ -216,6 +228,7 @@ def test_where_nothing_counts_every_loss_is_zero_with_a_zero_gradient(generator:
         losses.ohem_cross_entropy(logits, unknown),
         losses.consistency_loss(logits, unknown * 0, zeros, nowhere, 0.5),
         losses.consistency_loss(logits, unknown * 0, zeros, ~nowhere, 0.5),
+        losses.probability_consistency_loss(logits, torch.rand(1, K, 4, 4, generator=generator), nowhere),
         losses.reconstruction_loss(image, torch.zeros(1, 3, 4, 4), nowhere, unknown, K),
         losses.reconstruction_loss(image, torch.zeros(1, 3, 4, 4), nowhere, unknown, K, "class"),
         losses.aggregation_loss(z, unknown, mask, K)[0],

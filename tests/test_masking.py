@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from s4mim_hf.masking import downsample_class_map, downsample_mask, draw_patch_grid, expand_grid, known_class_map
+from s4mim_hf.masking import (
+    class_balanced_grid,
+    downsample_class_map,
+    downsample_mask,
+    draw_patch_grid,
+    draw_patch_scores,
+    expand_grid,
+    known_class_map,
+)
 
 SIZES = [(64, 64, 16), (65, 97, 16), (321, 321, 32), (33, 32, 32), (7, 50, 8)]
 
@@ -49,6 +57,80 @@ def test_every_patch_is_masked_equally_often() -> None:
     frequency = draw_patch_grid(4000, 64, 64, 16, 0.5, seeded()).float().mean(0)
     # Five standard deviations of a share of 4000 draws.
     assert (frequency - 0.5).abs().max() < 5 * math.sqrt(0.25 / 4000)
+
+
+def balanced_by_loop(classes: list[int], ratio: float, scores: list[float]) -> list[bool]:
+    """The masked patches of one image, class by class."""
+    masked = [False] * len(classes)
+    for name in set(classes):
+        patches = sorted((p for p, other in enumerate(classes) if other == name), key=scores.__getitem__)
+        if len(patches) == 1:
+            masked[patches[0]] = scores[patches[0]] < ratio
+            continue
+        for patch in patches[: min(max(round(ratio * len(patches)), 1), len(patches) - 1)]:
+            masked[patch] = True
+    return masked
+
+
+def some_patch_classes(batch: int, rows: int, columns: int) -> torch.Tensor:
+    """Classes of very different sizes, the highest ids that there are, and unknown patches."""
+    classes = torch.tensor([0, 0, 0, 0, 3, 3, 149, 254, 255, 255])
+    return classes[torch.randint(0, len(classes), (batch, rows, columns), generator=seeded(2))]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (4, 4), (7, 9)])
+def test_class_balanced_masks_equal_a_loop(rows: int, columns: int, ratio: float) -> None:
+    classes = some_patch_classes(6, rows, columns)
+    scores = draw_patch_scores(6, 8 * rows, 8 * columns, 8, seeded())
+    found = class_balanced_grid(classes, ratio, scores)
+    assert found.shape == classes.shape
+    assert found.dtype == torch.bool
+    for image in range(6):
+        expected = balanced_by_loop(classes[image].flatten().tolist(), ratio, scores[image].flatten().tolist())
+        assert found[image].flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.6, 0.95])
+def test_class_balanced_masks_keep_both_parts_of_each_class_and_the_ratio_within_a_patch(ratio: float) -> None:
+    classes = some_patch_classes(20, 6, 7)
+    grid = class_balanced_grid(classes, ratio, draw_patch_scores(20, 96, 112, 16, seeded()))
+    for image in range(20):
+        # 255, the unknown patches, is a group as the others are.
+        for name in classes[image].unique().tolist():
+            group = grid[image][classes[image] == name]
+            assert abs(int(group.sum()) - ratio * len(group)) < 1
+            if len(group) >= 2:
+                assert group.any()
+                assert not group.all()
+
+
+def test_class_balanced_masks_follow_the_seed_and_mask_every_patch_equally_often() -> None:
+    classes = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1], [2, 255, 255, 255]]).expand(4000, 3, 4)
+
+    def draw(seed: int) -> torch.Tensor:
+        return class_balanced_grid(classes, 0.5, draw_patch_scores(4000, 48, 64, 16, seeded(seed)))
+
+    assert torch.equal(draw(5), draw(5))
+    assert not torch.equal(draw(5), draw(6))
+    # Of three patches one and a half cannot be masked: rounded to an even number, two are.
+    expected = torch.tensor([[0.5] * 4, [0.5] * 4, [0.5, 2 / 3, 2 / 3, 2 / 3]])
+    assert (draw(5).float().mean(0) - expected).abs().max() < 5 * math.sqrt(0.25 / 4000)
+
+
+def test_a_class_keeps_its_masks_whatever_the_other_classes_are() -> None:
+    scores = draw_patch_scores(1, 64, 64, 16, seeded())
+    classes = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2], [2, 2, 2, 2]]])
+    others = torch.where(classes == 2, 2, torch.tensor([[[5], [6], [0], [0]]]))
+    first, second = class_balanced_grid(classes, 0.6, scores), class_balanced_grid(others, 0.6, scores)
+    assert torch.equal(first[classes == 2], second[classes == 2])
+
+
+def test_patch_scores_cover_a_crop_that_the_patch_does_not_divide() -> None:
+    scores = draw_patch_scores(2, 65, 33, 16, seeded())
+    assert scores.shape == (2, 5, 3)
+    assert scores.min() >= 0
+    assert scores.max() < 1
 
 
 def test_expanding_repeats_each_entry_over_its_square() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4mim_hf.visualization import PanelRow, colorize, draw_curves, draw_panels, legend, overlay, with_legend
+from s4mim_hf.visualization import PanelRow, colorize, draw_curves, draw_grid, draw_panels, legend, overlay, with_legend
 
 PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
 ID2LABEL = {0: "sky", 1: "road", 2: "grass"}
@@ -65,11 +65,38 @@ def test_panels_leave_out_columns_that_no_row_has(label: np.ndarray, tmp_path: P
     draw_panels([PanelRow(image, label, label)], ID2LABEL, PALETTE, tmp_path / "three.png")
     full = PanelRow(image, label, label, image, image)
     draw_panels([full, PanelRow(image, None, label)], ID2LABEL, PALETTE, tmp_path / "five.png")
-    with Image.open(tmp_path / "three.png") as three, Image.open(tmp_path / "five.png") as five:
-        assert three.mode == five.mode == "RGB"
-        assert (three.width - 6) * 5 == (five.width - 6) * 3
-        assert five.height > three.height
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["five.png", "three.png"]
+    with_map = PanelRow(image, label, label, image, image, class_map=label)
+    draw_panels([with_map, full], ID2LABEL, PALETTE, tmp_path / "six.png")
+    sizes = {}
+    for path in tmp_path.iterdir():
+        with Image.open(path) as picture:
+            assert picture.mode == "RGB"
+            sizes[path.name] = picture.size
+    assert {name: (width - 6) / 326 for name, (width, _) in sizes.items()} == {
+        "three.png": 3,
+        "five.png": 5,
+        "six.png": 6,
+    }
+    assert sizes["five.png"][1] > sizes["three.png"][1]
+
+
+def test_a_grid_paints_maps_keeps_shapes_and_says_its_note(tmp_path: Path) -> None:
+    wide, tall = np.full((20, 40, 3), 77, dtype=np.uint8), np.full((40, 20, 3), 99, dtype=np.uint8)
+    rows = [{"a": wide, "b": np.full((20, 40), 1)}, {"a": tall, "b": None}]
+    for name, note in {"plain.png": "", "noted.png": "what must be said"}.items():
+        draw_grid(rows, ID2LABEL, PALETTE, tmp_path / name, note=note)
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "noted.png") as noted:
+        pixels = np.array(plain)
+        assert noted.height > plain.height
+        np.testing.assert_array_equal(np.array(noted)[: plain.height], pixels)
+    top, cell, gap = 32, 320, 6
+    assert (pixels[top : top + 160, gap : gap + cell] == 77).all()
+    assert (pixels[top + 166 : top + 166 + 640, gap : gap + cell] == 99).all()
+    assert (pixels[top : top + 160, 2 * gap + cell : 2 * (gap + cell)] == PALETTE[1]).all()
+    assert (pixels[top + 166 : top + 166 + 640, 2 * gap + cell :] == 255).all(), "an empty cell"
+    legend_part = pixels[top + 166 + 640 :]
+    assert (legend_part == PALETTE[1]).all(-1).any()
+    assert not (legend_part == PALETTE[0]).all(-1).any()
 
 
 def test_curves_take_gaps_zeros_and_nothing(tmp_path: Path) -> None:

@@ -5,31 +5,31 @@ Everything that can be wrong with the input is found here, before the run's fold
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from rich.console import Console
-from rich.panel import Panel
 from torch.utils.data import DataLoader
 
 from s4mim_hf.data.loaders import Batch, build_train_loader
 from s4mim_hf.data.prepared import PreparedData, load_prepared
+from s4mim_hf.engine.announcement import announce
 from s4mim_hf.engine.build_model import (
     Triple,
     add_training_heads,
     build_segmenter,
     check_segmenter,
+    decoder_reach,
     image_statistics,
     set_up_normalization,
 )
 from s4mim_hf.engine.config_loading import to_dict
 from s4mim_hf.engine.hooks import CheckpointHook, EvaluationHook, Hook, LoggingHook, MetricsFile
-from s4mim_hf.engine.optim import PolynomialSchedule, build_optimizer, scaled_learning_rate
+from s4mim_hf.engine.optim import PolynomialSchedule, build_optimizer
 from s4mim_hf.engine.picture_hooks import CurveHook, PanelHook
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.engine.teacher import Teacher
@@ -38,7 +38,15 @@ from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.evaluator import Evaluator
 from s4mim_hf.hub.export import ModelExporter
 from s4mim_hf.methods import Method, Task, build_method
-from s4mim_hf.modeling import S4MIMImageProcessor
+from s4mim_hf.modeling import S4MIMForSemiSupervisedSegmentation, S4MIMImageProcessor
+
+
+class Network(NamedTuple):
+    """The training model, the method it is for, and the mean and standard deviation of the images that it takes."""
+
+    model: S4MIMForSemiSupervisedSegmentation
+    method: Method
+    statistics: tuple[Triple, Triple]
 
 
 @dataclass
@@ -57,7 +65,7 @@ class Run:
     evaluation: EvaluationHook
     output_dir: Path
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch, None, None]:
         """Yield the micro-batches that are still to come, from the trainer's step on."""
         try:
             yield from self._loader()
@@ -103,17 +111,24 @@ def build_accelerator(config: RunConfig, output_dir: Path) -> Accelerator:
     )
 
 
-def build_method_for(config: RunConfig, data: PreparedData, statistics: tuple[Triple, Triple], stride: int) -> Method:
-    """Build the method and check it against the data and the model."""
+def build_method_for(
+    config: RunConfig,
+    data: PreparedData,
+    statistics: tuple[Triple, Triple],
+    stride: int,
+    feature_channels: tuple[int, int],
+) -> Method:
+    """Build the method and check it against the data and the model: z's stride, the encoder's channels."""
     task = Task(
         num_labels=len(data.id2label),
         ignore_index=data.ignore_index,
         image_mean=statistics[0],
         image_std=statistics[1],
         feature_stride=stride,
+        feature_channels=feature_channels,
     )
     method = build_method(config.method, task)
-    method.validate(stride, config.model.mim_depth, config.model.mim_kernel_size, config.data.views.crop_size)
+    method.validate(stride, decoder_reach(config.model, stride), config.data.views.crop_size)
     _check_batch_sizes(config, method)
     if method.needs_unlabeled and data.unlabeled is None:
         raise InputError(
@@ -138,21 +153,37 @@ def _check_batch_sizes(config: RunConfig, method: Method) -> None:
             )
 
 
-def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path) -> Run:
+def build_network(config: RunConfig, data: PreparedData) -> Network:
+    """Build the training model from its first weights, and the method that it is for.
+
+    Raises:
+        InputError: for any setting that does not fit the data or the model.
+    """
+    segmenter = build_segmenter(config.model, data, config.seed)
+    check_segmenter(segmenter)
+    statistics = image_statistics(config, segmenter.backbone.model_type)
+    stride = 4 if config.model.mim_features == "decoder" else segmenter.backbone.output_stride
+    feature_channels = (segmenter.backbone.low_level_channels, segmenter.backbone.channels)
+    method = build_method_for(config, data, statistics, stride, feature_channels)
+    model = add_training_heads(segmenter, config.model, method)
+    set_up_normalization(model, config)
+    return Network(model, method, statistics)
+
+
+def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path, data: PreparedData | None = None) -> Run:
     """Build everything that a run needs; nothing is written yet.
+
+    Args:
+        config: the run's configuration.
+        accelerator: as `build_accelerator` gives it.
+        output_dir: the folder that the run will write to.
+        data: what `config.data.path` names, where it is loaded already.
 
     Raises:
         InputError: for any setting, file or folder that does not fit.
     """
-    data = load_prepared(config.data.path)
-    segmenter = build_segmenter(config.model, data, config.seed)
-    check_segmenter(segmenter)
-    model_type = segmenter.backbone.model_type
-    statistics = image_statistics(config, model_type)
-    stride = 4 if config.model.mim_features == "decoder" else segmenter.backbone.output_stride
-    method = build_method_for(config, data, statistics, stride)
-    model = add_training_heads(segmenter, config.model, method)
-    set_up_normalization(model, config)
+    data = load_prepared(config.data.path) if data is None else data
+    model, method, statistics = build_network(config, data)
     batch_size = effective_batch_size(config, accelerator.num_processes)
     optimizer = build_optimizer(model, config.optim, batch_size)
     if accelerator.is_main_process:
@@ -246,28 +277,3 @@ def build_hooks(
         )
     hooks.append(CurveHook(metrics, output_dir / "curves.png"))
     return hooks, evaluation
-
-
-def announce(config: RunConfig, data: PreparedData, method: Method, batch_size: int) -> None:
-    """Say on standard error what is about to run, and warn of what is known to go wrong."""
-    console = Console(file=sys.stderr)
-    unlabeled = 0 if data.unlabeled is None else len(data.unlabeled)
-    validation = "no validation split" if data.validation is None else f"{len(data.validation)} validation"
-    console.print(
-        f"data: {data.name}, {len(data.labeled)} labelled, {unlabeled} unlabelled, {validation}", highlight=False
-    )
-    rate = scaled_learning_rate(config.optim, batch_size)
-    reference = config.optim.reference_batch_size
-    scaled = "" if reference is None else f" ({config.optim.learning_rate:g} at the reference batch size {reference})"
-    console.print(
-        f"effective batch size: {batch_size} labelled images a step; learning rate {rate:g}{scaled}", highlight=False
-    )
-    if config.model.backbone is None and not config.data.path.startswith("synthetic"):
-        text = (
-            "The backbone starts from RANDOM weights. With few labels this costs most of the accuracy. "
-            "Name a pretrained one: model.backbone=microsoft/resnet-50 model.backbone_config=null "
-            "(a Hub name or a local folder)."
-        )
-        console.print(Panel(text, title="WARNING", border_style="bold red"))
-    for warning in method.warnings(config.model.mim_projection_channels):
-        console.print(f"warning: {warning}", highlight=False)

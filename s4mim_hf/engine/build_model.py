@@ -37,7 +37,7 @@ _REFUSALS = (
 
 
 @contextmanager
-def _explained(key: str) -> Iterator[None]:
+def _explained(key: str, advice: str = "correct it, or name another backbone") -> Iterator[None]:
     """Turn a sentence of the model folder, which cannot know our errors, into one about a key."""
     try:
         yield
@@ -46,7 +46,7 @@ def _explained(key: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except _REFUSALS as error:
-        raise InputError(f"{key}: {' '.join(str(error).split())}; correct it, or name another backbone") from None
+        raise InputError(f"{key}: {' '.join(str(error).split())}; {advice}") from None
 
 
 def image_statistics(config: RunConfig, model_type: str) -> tuple[Triple, Triple]:
@@ -120,22 +120,49 @@ def check_segmenter(segmenter: S4MIMForSemanticSegmentation) -> None:
     segmenter.train()
 
 
+def decoder_reach(config: ModelConfig, feature_stride: int) -> int | None:
+    """Return how many pixels the reconstruction decoder would see to each side of a position; None: its whole class.
+
+    The decoder's own `reach`, known before it is built.
+
+    Args:
+        config: the model's.
+        feature_stride: pixels per position of z.
+    """
+    if config.mim_decoder_type == "attention":
+        return None
+    return config.mim_depth * (config.mim_kernel_size // 2) * feature_stride
+
+
 def add_training_heads(
     segmenter: S4MIMForSemanticSegmentation, config: ModelConfig, method: Method
 ) -> S4MIMForSemiSupervisedSegmentation:
-    """Put beside the segmenter the heads that an active term needs, and no others."""
+    """Put beside the segmenter the heads that an active term needs, and no others.
+
+    Raises:
+        InputError: the heads do not fit the segmenter, each other or the device.
+    """
     needs = method.model_requirements()
+    attends = needs.mim_decoder and config.mim_decoder_type == "attention"
+    if attends and config.mim_attention == "flex" and not torch.cuda.is_available():
+        raise InputError(
+            "model.mim_attention is flex, which learns on CUDA only, and no such device is found; use auto or sdpa"
+        )
     architecture = segmenter.config.to_dict() | {
         "mask_token": config.mask_token if needs.mask_token else "none",
         "mim_decoder": needs.mim_decoder,
         "mim_projection_channels": config.mim_projection_channels if needs.mim_features else None,
+        "mim_decoder_type": config.mim_decoder_type,
         "mim_channels": config.mim_channels,
         "mim_depth": config.mim_depth,
         "mim_kernel_size": config.mim_kernel_size,
         "mim_expansion": config.mim_expansion,
+        "mim_attention_stride": config.mim_attention_stride,
+        "mim_num_heads": config.mim_num_heads,
+        "mim_attention": config.mim_attention,
         "masked_features": config.masked_features,
     }
-    with _explained("model"):
+    with _explained("model", "correct it"):
         return S4MIMForSemiSupervisedSegmentation.from_segmenter(segmenter, S4MIMConfig.from_dict(architecture))
 
 

@@ -11,11 +11,12 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tqdm import tqdm
 
 from s4mim_hf.engine.checkpoint import prune_checkpoints, save_checkpoint
+from s4mim_hf.engine.idle_terms import IdleTerms
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.evaluator import EvaluationResult, Evaluator
 from s4mim_hf.hub.export import ModelExporter
@@ -29,7 +30,13 @@ COLLAPSED = 0.99
 
 
 class Hook:
-    """Something periodic. Every method does nothing unless a subclass says otherwise."""
+    """Something periodic. Every method does nothing unless a subclass says otherwise.
+
+    Attributes:
+        is_part_of_training: whether its time after a step counts as training time.
+    """
+
+    is_part_of_training: ClassVar[bool] = False
 
     def before_training(self, trainer: Trainer) -> None:
         """Run once, before the first step; `trainer.step` is not 0 in a resumed run."""
@@ -92,16 +99,23 @@ class LoggingHook(Hook):
         InputError: (while training) when the loss is no longer finite.
     """
 
+    # Reading the losses waits for the steps themselves.
+    is_part_of_training = True
+
     def __init__(self, metrics: MetricsFile, interval: int) -> None:
         self.metrics = metrics
         self.interval = interval
         self._bar: tqdm[Any] | None = None
         self._started = 0.0
-        self._warned = False
+        self._warned_of_collapse = False
+        self._idle_terms: IdleTerms | None = None
+        self._last_read = 0
 
     def before_training(self, trainer: Trainer) -> None:
         """Start the bar."""
         self._started = time.monotonic()
+        self._idle_terms = IdleTerms(trainer.config.method)
+        self._last_read = trainer.step
         if trainer.accelerator.is_main_process:
             self.metrics.forget_after(trainer.step)
         self._bar = tqdm(
@@ -127,7 +141,9 @@ class LoggingHook(Hook):
                 f"lower optim.learning_rate (now {trainer.config.optim.learning_rate}), set optim.max_grad_norm, "
                 "or use mixed_precision=no"
             )
-        self._warn_of_collapse(trainer.step, values)
+        if trainer.accelerator.is_main_process:
+            for warning in self._warnings(trainer.step, values):
+                tqdm.write(f"warning: at step {trainer.step} {warning}")
         rates = {group.get("name", "learning_rate"): group["lr"] for group in trainer.optimizer.param_groups}
         values["learning_rate"] = max(rates.values())
         if trainer.accelerator.is_main_process:
@@ -137,14 +153,19 @@ class LoggingHook(Hook):
         short = {name.removeprefix("loss_")[:6]: f"{value:.3f}" for name, value in values.items() if "loss" in name}
         self._bar.set_postfix(short)
 
-    def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
-        """Say once that features of different classes have become the same, which aggregation alone can cause."""
-        if not self._warned and values.get("between_class_similarity", 0.0) > COLLAPSED:
-            self._warned = True
-            tqdm.write(
-                f"warning: at step {step} features of different classes are alike (between_class_similarity "
+    def _warnings(self, step: int, values: dict[str, float]) -> list[str]:
+        """Return what is wrong with the terms and has not been said yet."""
+        assert self._idle_terms is not None
+        warnings = self._idle_terms.update(values, step - self._last_read)
+        self._last_read = step
+        # Features of different classes that have become the same are what aggregation alone can cause.
+        if not self._warned_of_collapse and values.get("between_class_similarity", 0.0) > COLLAPSED:
+            self._warned_of_collapse = True
+            warnings.append(
+                f"features of different classes are alike (between_class_similarity "
                 f"{values['between_class_similarity']:.3f}); lower method.aggregation.weight, or give it a warm-up"
             )
+        return warnings
 
     def after_training(self, trainer: Trainer) -> None:
         """Close the bar."""
@@ -216,7 +237,7 @@ class CheckpointHook(Hook):
         output_dir: the run's folder.
         interval: steps between checkpoints; None: the last step only.
         keep: how many of the newest stay.
-        evaluation: whose best result travels with the checkpoint.
+        evaluation: whose best result travels with the checkpoint, beside the training time so far.
         split_hash: of the data, so that a run is not resumed on other data behind the same path.
     """
 
@@ -233,7 +254,11 @@ class CheckpointHook(Hook):
         """Save when it is time."""
         if not is_due(trainer, self.interval):
             return
-        extra = {"best": self.evaluation.best, "split_hash": self.split_hash}
+        extra = {
+            "best": self.evaluation.best,
+            "split_hash": self.split_hash,
+            "train_seconds": trainer.clock.seconds,
+        }
         save_checkpoint(
             self.output_dir, trainer.step, accelerator=trainer.accelerator, teacher=trainer.teacher, extra=extra
         )

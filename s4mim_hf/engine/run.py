@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from pathlib import Path
-from typing import Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -15,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from s4mim_hf.engine.build import Run, build_accelerator, build_run
 from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint, read_trainer_state
 from s4mim_hf.engine.config_loading import load_run_config, save_run_config, to_dict
+from s4mim_hf.engine.results import RESULTS_FILE, peak_memory, source_commit, write_results
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.errors import InputError
 
@@ -52,10 +51,13 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     accelerator.wait_for_everyone()
     if config.log.tracker != "none":
         accelerator.init_trackers("tensorboard")
+    source_commit()
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
     run.trainer.train(run.batches())
     accelerator.end_training()
     if accelerator.is_main_process:
-        _write_results(run)
+        write_results(run)
     return run
 
 
@@ -118,36 +120,8 @@ def _restore(run: Run) -> None:
         )
     state = load_checkpoint(path, accelerator=run.trainer.accelerator, teacher=run.trainer.teacher)
     run.trainer.step = state["step"]
+    run.trainer.clock.seconds = state["train_seconds"]
     run.evaluation.best = state["best"]
-
-
-def summary(run: Run) -> dict[str, Any]:
-    """Return the run's results: the last teacher (the headline), the best one, the last student."""
-    evaluation = run.evaluation
-    results: dict[str, Any] = {
-        "step": run.trainer.step,
-        "method": run.trainer.config.method.name,
-        "seed": run.trainer.config.seed,
-        "data": run.data.name,
-        "split_hash": run.data.split_hash,
-    }
-    if evaluation.last is not None:
-        results |= {
-            "protocol": evaluation.last.protocol,
-            "evaluated_on": evaluation.last.data,
-            "last_teacher": evaluation.last.scores.to_dict(),
-            "best_teacher": evaluation.best,
-        }
-    if evaluation.last_student is not None:
-        results["last_student"] = evaluation.last_student.scores.to_dict()
-    return results
-
-
-def _write_results(run: Run) -> None:
-    path = run.output_dir / "results.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(summary(run), indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def show(run: Run, console: Console) -> None:
@@ -164,11 +138,17 @@ def show(run: Run, console: Console) -> None:
                 f"validation: {100 * best['mean_iou']:.1f} at step {best['step']}, which is the one in model/",
                 highlight=False,
             )
+    memory, kind = peak_memory(run.trainer.accelerator.device)
+    console.print(
+        f"trained {run.trainer.step} steps in {run.trainer.clock.seconds:.0f} s, evaluation aside; "
+        f"peak memory {'unknown' if memory is None else f'{memory / 2**30:.2f} GiB'} ({kind})",
+        highlight=False,
+    )
     for name, what in (
         ("model", "the model, for AutoModel.from_pretrained"),
         ("panels", "pictures of validation images"),
         ("curves.png", "losses and mIoU over the steps"),
-        ("results.json", "the numbers above"),
+        (RESULTS_FILE, "the numbers above"),
     ):
         if (folder / name).exists():
             console.print(f"  {folder / name}  {what}", highlight=False, soft_wrap=True)

@@ -43,7 +43,8 @@ class DataConfig:
     """What the run learns from.
 
     Args:
-        path: a folder that `scripts/prepare_data.py` wrote, or "synthetic" (or "synthetic:SEED"), the embedded data.
+        path: a folder that `scripts/prepare_data.py` wrote, or "synthetic" (or "synthetic:SEED"), the embedded data;
+            "synthetic:SEED:all" is that with all labels.
         views: the weak view that every training image passes through.
         labeled_batch_size: labelled images per process and micro-batch.
         unlabeled_batch_size: unlabelled images per process and micro-batch; unused by a method without them.
@@ -87,10 +88,16 @@ class ModelConfig:
         mask_token: what masked pixels are replaced by.
         mim_features: z of the masked view: the decoder's features at stride 4, or the encoder's last stage.
         mim_projection_channels: width of z's own projection; None: z is the raw features.
+        mim_decoder_type: the reconstruction decoder: class-gated convolutions at z's stride, or attention of tokens at
+            a coarser stride, each of which sees all tokens of its class.
         mim_channels: width of the reconstruction decoder.
         mim_depth: its number of blocks.
-        mim_kernel_size: its depthwise kernel, odd.
+        mim_kernel_size: its depthwise kernel, odd; for conv.
         mim_expansion: widening inside a block.
+        mim_attention_stride: pixels per token, a multiple of z's stride; for attention, as are the following.
+        mim_num_heads: attention heads, a divisor of mim_channels.
+        mim_attention: sdpa (scaled_dot_product_attention), flex (FlexAttention: it needs CUDA and 16 channels per
+            head), or auto: flex where it can be had.
         masked_features: whether z at masked positions is kept, or replaced by a learned token.
     """
 
@@ -107,10 +114,14 @@ class ModelConfig:
     mask_token: Literal["learned", "zero"] = "learned"
     mim_features: Literal["decoder", "encoder"] = "decoder"
     mim_projection_channels: PositiveInt | None = None
+    mim_decoder_type: Literal["conv", "attention"] = "conv"
     mim_channels: PositiveInt = 64
     mim_depth: PositiveInt = 4
     mim_kernel_size: PositiveInt = 3
     mim_expansion: PositiveInt = 2
+    mim_attention_stride: PositiveInt = 16
+    mim_num_heads: PositiveInt = 4
+    mim_attention: Literal["auto", "sdpa", "flex"] = "auto"
     masked_features: Literal["keep", "token"] = "keep"
 
     @model_validator(mode="after")
@@ -129,9 +140,12 @@ class ModelConfig:
         return self
 
     @model_validator(mode="after")
-    def _odd_kernel(self) -> Self:
+    def _fitting_decoder(self) -> Self:
         if self.mim_kernel_size % 2 == 0:
             raise ValueError(f"model.mim_kernel_size is {self.mim_kernel_size}; expected an odd number")
+        if self.mim_decoder_type == "attention" and self.mim_channels % self.mim_num_heads:
+            heads, channels = self.mim_num_heads, self.mim_channels
+            raise ValueError(f"model.mim_num_heads is {heads}; expected a divisor of model.mim_channels {channels}")
         return self
 
 

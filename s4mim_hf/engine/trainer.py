@@ -5,7 +5,9 @@ The step never waits for the device: losses stay tensors until a hook reads them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -50,6 +52,40 @@ class RunningMeans:
         return dict(zip(names, means, strict=True))
 
 
+class TrainingClock:
+    """Seconds inside the loop, without evaluations, pictures and checkpoints.
+
+    It never waits for the device. What is still queued there when an evaluation begins, at most about one step, counts
+    for the evaluation; nothing is where the losses were read at the same step.
+
+    Args:
+        now: seconds from any fixed point in time.
+
+    Attributes:
+        seconds: so far; a resumed run goes on from its checkpoint's.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._started = 0.0
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._started = self._now()
+
+    def stop(self) -> None:
+        """Stop counting, and add what has passed to `seconds`."""
+        self.seconds += self._now() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the block; `seconds` is up to date inside it."""
+        self.stop()
+        yield
+        self.start()
+
+
 class Trainer:
     """Trains a student by a method's losses, and its teacher as the student's moving average.
 
@@ -85,6 +121,7 @@ class Trainer:
         self.schedule = schedule
         self.hooks = list(hooks)
         self.means = RunningMeans()
+        self.clock = TrainingClock()
         self.step = 0
 
     @property
@@ -107,6 +144,7 @@ class Trainer:
         for hook in self.hooks:
             hook.before_training(self)
         accumulation = self.config.optim.gradient_accumulation_steps
+        self.clock.start()
         for number, batch in enumerate(batches):
             with self.accelerator.accumulate(self.student):
                 self.run_micro_step(batch, number % accumulation)
@@ -114,10 +152,18 @@ class Trainer:
                 continue
             self.teacher.update(self.unwrapped_student.segmenter, self.step)
             self.step += 1
-            for hook in self.hooks:
-                hook.after_step(self)
+            self._run_hooks()
+        self.clock.stop()
         for hook in self.hooks:
             hook.after_training(self)
+
+    def _run_hooks(self) -> None:
+        for hook in self.hooks:
+            if hook.is_part_of_training:
+                hook.after_step(self)
+            else:
+                with self.clock.paused():
+                    hook.after_step(self)
 
     def run_micro_step(self, batch: Batch, micro_step: int) -> None:
         """Forward, backward and, once enough micro-batches are in, the optimizer step."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from s4mim_hf.methods.base import Losses, Method, ModelRequirements, NormalizationConfig, StepContext, Task, Term
 from s4mim_hf.methods.fixmatch import FixMatch, FixMatchConfig
+from s4mim_hf.methods.mean_teacher import MeanTeacher, MeanTeacherConfig
 from s4mim_hf.methods.s4mim import S4MIM
 from s4mim_hf.methods.s4mim_config import S4MIMMethodConfig
 from s4mim_hf.methods.supervised import Supervised, SupervisedConfig
+from s4mim_hf.methods.unimatch import UniMatch, UniMatchConfig
 
-MethodConfig = SupervisedConfig | FixMatchConfig | S4MIMMethodConfig
+MethodConfig = SupervisedConfig | MeanTeacherConfig | FixMatchConfig | UniMatchConfig | S4MIMMethodConfig
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Supervised, FixMatch, S4MIM)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Supervised, MeanTeacher, FixMatch, UniMatch, S4MIM)
+}
 
 
 def build_method(config: MethodConfig, task: Task) -> Method:
@@ -24,6 +28,8 @@ __all__ = [
     "FixMatch",
     "FixMatchConfig",
     "Losses",
+    "MeanTeacher",
+    "MeanTeacherConfig",
     "Method",
     "MethodConfig",
     "ModelRequirements",
@@ -34,5 +40,7 @@ __all__ = [
     "SupervisedConfig",
     "Task",
     "Term",
+    "UniMatch",
+    "UniMatchConfig",
     "build_method",
 ]

@@ -21,7 +21,8 @@ from s4mim_hf.data.strong_views import normalize
 from s4mim_hf.errors import InputError
 from s4mim_hf.randomness import generator
 
-ViewName = Literal["labeled", "strong", "masked"]
+# The rows of the student in this order; the perturbed ones pass its decoder only.
+ViewName = Literal["labeled", "weak", "strong", "masked", "perturbed"]
 
 
 @validated_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -33,7 +34,8 @@ class NormalizationConfig:
             its own batch statistics; "frozen_backbone" is per view in the decoder, and the backbone keeps the
             statistics that it came with (the model's builder freezes them).
         running_from: the views whose batches move the running statistics, which the teacher and the shipped model
-            use; not read with "together", where all views do.
+            use; "strong" is all strong views, "weak" the unlabelled images as they are, "perturbed" the decoder's pass
+            over perturbed features. Not read with "together", where all views do.
     """
 
     statistics: Literal["together", "per_view", "frozen_backbone"] = "per_view"
@@ -85,6 +87,7 @@ class Task:
         image_mean: per channel, on the scale of [0, 1].
         image_std: likewise.
         feature_stride: pixels per position of the dense features z along an edge.
+        feature_channels: channels of the encoder's two features, stride 4 and last, which feature perturbation drops.
     """
 
     num_labels: int
@@ -92,6 +95,7 @@ class Task:
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
     feature_stride: int
+    feature_channels: tuple[int, int]
 
 
 class Term(NamedTuple):
@@ -186,7 +190,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def views(self) -> tuple[ViewName, ...]:
-        """The views that the student sees, in the order of its rows."""
+        """The views that the student sees, in the order of its rows; perturbed rows are its decoder's last."""
 
     @property
     def needs_unlabeled(self) -> bool:
@@ -205,23 +209,24 @@ class Method(ABC):
         """
         return []
 
-    def validate(self, feature_stride: int, mim_depth: int, mim_kernel_size: int, crop_size: int) -> None:
+    def validate(self, feature_stride: int, mim_reach: int | None, crop_size: int) -> None:
         """Check settings that only make sense together with the model's and the data's.
 
         Args:
             feature_stride: pixels per position of z.
-            mim_depth: blocks of the reconstruction decoder.
-            mim_kernel_size: edge of its kernels, in positions.
+            mim_reach: pixels that a position of the reconstruction decoder sees to each side; None: all.
             crop_size: edge of the training crops in pixels.
 
         Raises:
             InputError: naming the key, its value, what was expected and what to do.
         """
         normalization = self.config.normalization
-        if normalization.statistics != "together" and not set(normalization.running_from) & set(self.views):
+        # Perturbed features never pass the encoder, whose running statistics must move as well.
+        moving = [view for view in self.views if view != "perturbed"]
+        if normalization.statistics != "together" and not set(normalization.running_from) & set(moving):
             raise InputError(
                 f"method.normalization.running_from is {list(normalization.running_from)}, but with the active terms "
-                f"of method {self.name!r} the student sees only {list(self.views)}, so the running statistics would "
+                f"of method {self.name!r} the student sees only {moving}, so the running statistics would "
                 f"never move; name at least one of those"
             )
 

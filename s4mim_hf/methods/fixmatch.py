@@ -1,8 +1,13 @@
-"""Weak-to-strong consistency with a mean teacher: the base that S4MIM and its recent peers build on."""
+"""Weak-to-strong consistency: the base that S4MIM and its recent peers build on.
+
+One strong view against the labels of a mean teacher is FixMatch; a second one, perturbed features and the student's own
+labels, each by config, are UniMatch's additions. Any of them is a base for S4MIM.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -10,12 +15,19 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
-from s4mim_hf.data.strong_views import StrongViewConfig, cutmix, draw_cutmix_mask, draw_strong_parameters, strong_view
-from s4mim_hf.errors import InputError
+from s4mim_hf.data.strong_views import StrongViewConfig
 from s4mim_hf.losses import consistency_loss
 from s4mim_hf.methods.base import Losses, StepContext, Task, Teacher, Term, ViewName, ramped
-from s4mim_hf.methods.student_views import Views
+from s4mim_hf.methods.student_views import StudentOutput, Views
 from s4mim_hf.methods.supervised import Supervised, SupervisedConfig
+from s4mim_hf.methods.unlabeled import (
+    PseudoLabels,
+    StrongView,
+    draw_channel_factors,
+    label_pixels,
+    make_strong_view,
+    unlabeled_images,
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -24,35 +36,31 @@ class FixMatchConfig(SupervisedConfig):
 
     Args:
         name: the method's name.
-        threshold: τ; a pseudo-label teaches where the teacher's confidence reaches it.
-        consistency_weight: λ_con; with 0 the strong view is neither made nor seen, and the teacher is not run.
-        consistency_warmup_steps: optimizer steps over which λ_con grows from 0.
+        threshold: τ; a pseudo-label teaches where its confidence reaches it.
+        consistency_weight: λ_con, of the mean over strong views; with 0 no strong view is made for it.
+        consistency_warmup_steps: optimizer steps over which λ_con and λ_fp grow from 0.
+        strong_views: how many, each with draws of its own.
         strong: the strong augmentation.
+        feature_weight: λ_fp, of L_con between the weak view's labels and its own prediction from perturbed features;
+            with 0 nothing is perturbed.
+        feature_dropout: p, the probability with which a channel of the encoder's features is dropped there.
+        pseudo_labels_from: the "teacher" (the moving average, in eval mode), or the "student" itself, whose training
+            pass then takes in the weak view as well.
     """
 
     name: Literal["fixmatch"] = "fixmatch"  # type: ignore[assignment]  # a discriminator, never read as the parent's
     threshold: float = Field(default=0.95, ge=0, le=1)
     consistency_weight: float = Field(default=1.0, ge=0)
     consistency_warmup_steps: int = Field(default=0, ge=0)
+    strong_views: Literal[1, 2] = 1
     strong: StrongViewConfig = Field(default_factory=StrongViewConfig)
-
-
-class PseudoLabels(NamedTuple):
-    """The teacher's opinion of unlabelled images, without gradient.
-
-    Args:
-        labels: ŷ, int64, (B_u, H, W), its argmax; also on padding.
-        confidence: c, float32 in [0, 1], (B_u, H, W), its maximum probability.
-        valid: bool, (B_u, H, W), False on padding.
-    """
-
-    labels: Tensor
-    confidence: Tensor
-    valid: Tensor
+    feature_weight: float = Field(default=0.0, ge=0)
+    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+    pseudo_labels_from: Literal["teacher", "student"] = "teacher"
 
 
 class FixMatch(Supervised):
-    """L = L_sup + λ_con L_con."""
+    """L = λ_sup L_sup + λ_con L_con + λ_fp L_fp."""
 
     name = "fixmatch"
     config_class: ClassVar[type] = FixMatchConfig
@@ -67,66 +75,98 @@ class FixMatch(Supervised):
         return self.config.consistency_weight > 0
 
     @property
+    def features_active(self) -> bool:
+        """Whether L_fp counts at all."""
+        return self.config.feature_weight > 0
+
+    @property
     def needs_unlabeled(self) -> bool:
-        """Unlabelled images serve the consistency only."""
-        return self.consistency_active
+        """Unlabelled images serve the two consistencies only."""
+        return self.consistency_active or self.features_active
+
+    @property
+    def labels_by_student(self) -> bool:
+        """Whether pseudo-labels come from the student's training pass, and the teacher is not run."""
+        return self.needs_unlabeled and self.config.pseudo_labels_from == "student"
 
     @property
     def views(self) -> tuple[ViewName, ...]:
-        """Labelled images, and strong views while the consistency is active."""
-        return ("labeled", "strong") if self.consistency_active else ("labeled",)
+        """Labelled images, and of the unlabelled ones what an active term needs."""
+        seen: dict[ViewName, bool] = {
+            "labeled": True,
+            "weak": self.labels_by_student or self.features_active,
+            "strong": self.consistency_active,
+            "perturbed": self.features_active,
+        }
+        return tuple(name for name, present in seen.items() if present)
 
     def losses(self, student: torch.nn.Module, teacher: Teacher, batch: Batch, context: StepContext) -> Losses:
-        """Compute L_sup and L_con; with λ_con = 0 this is supervised training, bit for bit."""
-        if not self.consistency_active:
+        """Compute the active terms; with λ_con = λ_fp = 0 this is supervised training, bit for bit."""
+        if not self.needs_unlabeled:
             return super().losses(student, teacher, batch, context)
         views = Views(self.config.normalization)
         views.add("labeled", self.normalize(batch.labeled_images))
-        weak, valid = self.unlabeled(batch)
-        pseudo = self.pseudo_labels(teacher, self.normalize(weak), valid)
-        mixed = self.add_strong_view(views, batch, pseudo, context)
+        weak, valid = unlabeled_images(batch, self.name)
+        unlabeled = self.normalize(weak)
+        pseudo = None if self.labels_by_student else self.pseudo_labels(teacher, unlabeled, valid)
+        strong = self.strong_views(weak, context)
+        self.add_unlabeled(views, unlabeled, strong, context)
         output = views.forward(student)
-        terms = {
-            "supervised": self.supervised_term(output.logits["labeled"], batch.labels),
-            "consistency": self.consistency_term(output.logits["strong"], mixed, context.step),
-        }
+        if pseudo is None:
+            pseudo = label_pixels(output.logits["weak"], valid)
+        terms = self.base_terms(output, batch.labels, pseudo, strong, context.step)
         return Losses(terms, {"confident_share": self.confident_share(pseudo)})
-
-    def unlabeled(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the weak unlabelled images, uint8 (B_u, 3, H, W), and where they are no padding, bool (B_u, H, W).
-
-        Raises:
-            InputError: where the batch has none.
-        """
-        if batch.unlabeled_images is None or batch.unlabeled_valid is None:
-            raise InputError(
-                f"the method {self.name!r} needs unlabelled images and the data has none; prepare data with fewer "
-                f"labelled images, or train with method.name=supervised"
-            )
-        return batch.unlabeled_images, batch.unlabeled_valid
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Teacher, pixel_values: Tensor, valid: Tensor) -> PseudoLabels:
         """Label normalised weak images (B_u, 3, H, W) by the teacher."""
-        confidence, labels = teacher(pixel_values).logits.float().softmax(dim=1).max(dim=1)
-        return PseudoLabels(labels, confidence, valid)
+        return label_pixels(teacher(pixel_values).logits, valid)
 
-    @torch.no_grad()
-    def add_strong_view(self, views: Views, batch: Batch, pseudo: PseudoLabels, context: StepContext) -> PseudoLabels:
-        """Add the strong view of the unlabelled images, and return its pseudo-labels, cut and mixed like it."""
-        weak, _ = self.unlabeled(batch)
-        batch_size, _, height, width = weak.shape
-        parameters = draw_strong_parameters(batch_size, self.config.strong, context.generator("strong"))
-        box = draw_cutmix_mask(batch_size, height, width, self.config.strong, context.generator("cutmix"))
-        box = box.to(context.device, non_blocking=True)
-        images = cutmix(strong_view(weak.float() / 255, parameters), box)
-        views.add("strong", self.normalize(images))
-        return PseudoLabels(*(cutmix(values, box) for values in pseudo))
+    def strong_view(self, weak: Tensor, context: StepContext, number: int = 0) -> StrongView:
+        """Return the `number`-th strong view of weak images, uint8 (B_u, 3, H, W), normalised."""
+        view = make_strong_view(weak, self.config.strong, context, number)
+        return StrongView(self.normalize(view.images), view.box)
 
-    def consistency_term(self, logits: Tensor, mixed: PseudoLabels, step: int) -> Term:
-        """Return L_con of the strong rows: logits (B_u, K, H, W)."""
-        weight = ramped(self.config.consistency_weight, self.config.consistency_warmup_steps, step)
-        return Term(consistency_loss(logits, *mixed, threshold=self.config.threshold), weight)
+    def strong_views(self, weak: Tensor, context: StepContext) -> list[StrongView]:
+        """Return the strong views that L_con needs."""
+        count = self.config.strong_views if self.consistency_active else 0
+        return [self.strong_view(weak, context, number) for number in range(count)]
+
+    def add_unlabeled(
+        self, views: Views, unlabeled: Tensor, strong: Sequence[StrongView], context: StepContext
+    ) -> None:
+        """Add the unlabelled rows: the weak view, float (B_u, 3, H, W), where it is needed, and the strong ones.
+
+        All strong views are one group of normalisation statistics: they are alike.
+        """
+        if "weak" in self.views:
+            views.add("weak", unlabeled)
+        if strong:
+            views.add("strong", torch.cat([view.images for view in strong]))
+        if self.features_active:
+            draws, dropout = context.generator("feature-noise"), self.config.feature_dropout
+            channels = self.task.feature_channels
+            views.perturb("weak", *(draw_channel_factors(len(unlabeled), count, dropout, draws) for count in channels))
+
+    def base_terms(
+        self, output: StudentOutput, labels: Tensor, pseudo: PseudoLabels, strong: Sequence[StrongView], step: int
+    ) -> dict[str, Term]:
+        """Return L_sup, L_con (the mean over strong views) and L_fp, those that are active."""
+        config = self.config
+        terms = {"supervised": self.supervised_term(output.logits["labeled"], labels)}
+        if strong:
+            logits = output.logits["strong"].chunk(len(strong))
+            values = [
+                consistency_loss(rows, *pseudo.mixed(view.box), threshold=config.threshold)
+                for rows, view in zip(logits, strong, strict=True)
+            ]
+            weight = ramped(config.consistency_weight, config.consistency_warmup_steps, step)
+            terms["consistency"] = Term(torch.stack(values).mean(), weight)
+        if self.features_active:
+            value = consistency_loss(output.logits["perturbed"], *pseudo, threshold=config.threshold)
+            weight = ramped(config.feature_weight, config.consistency_warmup_steps, step)
+            terms["feature_consistency"] = Term(value, weight)
+        return terms
 
     def confident_share(self, pseudo: PseudoLabels) -> Tensor:
         """Return the share of valid pixels whose confidence reaches τ."""

@@ -14,18 +14,27 @@ from torch import Tensor
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.errors import InputError
 from s4mim_hf.losses import aggregation_loss, normalize_per_patch, reconstruction_loss, semantic_loss
-from s4mim_hf.masking import downsample_class_map, downsample_mask, draw_patch_grid, expand_grid, known_class_map
+from s4mim_hf.masking import (
+    class_balanced_grid,
+    downsample_class_map,
+    downsample_mask,
+    draw_patch_grid,
+    draw_patch_scores,
+    expand_grid,
+    known_class_map,
+)
 from s4mim_hf.methods.base import Losses, ModelRequirements, StepContext, Task, Teacher, Term, ViewName, ramped
-from s4mim_hf.methods.fixmatch import FixMatch, PseudoLabels
-from s4mim_hf.methods.s4mim_config import S4MIMMethodConfig
+from s4mim_hf.methods.fixmatch import FixMatch
+from s4mim_hf.methods.s4mim_config import MaskingConfig, S4MIMMethodConfig
 from s4mim_hf.methods.student_views import MaskedRows, StudentOutput, Views
+from s4mim_hf.methods.unlabeled import PseudoLabels, unlabeled_images
 
 
 class MaskedView(NamedTuple):
     """The images that are masked, and what is known of them; no gradient anywhere.
 
     Args:
-        images: x, float, (B_m, 3, H, W), clean and normalised: labelled rows first, where those are masked too.
+        images: x, float, (B_m, 3, H, W), unmasked and normalised: labelled rows first, where those are masked too.
         patch_mask: M, bool, (B_m, 1, H, W).
         feature_mask: M↓, bool, (B_m, 1, h, w).
         class_map: s, int64, (B_m, H, W).
@@ -43,8 +52,23 @@ class MaskedView(NamedTuple):
     semantic_weights: Tensor
 
 
+def draw_patch_mask(
+    masking: MaskingConfig, class_map: Tensor, num_labels: int, ignore_index: int, generator: torch.Generator
+) -> Tensor:
+    """Draw M, bool (B, 1, H, W), for images of these classes, int64 (B, H, W); the generator is a CPU one."""
+    batch_size, height, width = class_map.shape
+    if masking.strategy == "random":
+        grid = draw_patch_grid(batch_size, height, width, masking.patch_size, masking.ratio, generator)
+        grid = grid.to(class_map.device, non_blocking=True)
+    else:
+        scores = draw_patch_scores(batch_size, height, width, masking.patch_size, generator)
+        classes = downsample_class_map(class_map, masking.patch_size, num_labels, ignore_index)
+        grid = class_balanced_grid(classes, masking.ratio, scores.to(class_map.device, non_blocking=True))
+    return expand_grid(grid.unsqueeze(1), masking.patch_size, height, width)
+
+
 class S4MIM(FixMatch):
-    """L = L_sup + λ_con L_con + λ_rec L_rec + λ_agg L_agg + λ_sem L_sem."""
+    """L = the base's (see `FixMatch`) + λ_rec L_rec + λ_agg L_agg + λ_sem L_sem."""
 
     name = "s4mim"
     config_class: ClassVar[type] = S4MIMMethodConfig
@@ -75,12 +99,12 @@ class S4MIM(FixMatch):
 
     @property
     def needs_unlabeled(self) -> bool:
-        """Unlabelled images serve the consistency and every masked term."""
-        return self.consistency_active or self.masking_active
+        """Unlabelled images serve the base's consistencies and every masked term."""
+        return super().needs_unlabeled or self.masking_active
 
     @property
     def views(self) -> tuple[ViewName, ...]:
-        """FixMatch's, and the masked view while a term reads it."""
+        """The base's, and the masked view while a term reads it."""
         return (*super().views, "masked") if self.masking_active else super().views
 
     def model_requirements(self) -> ModelRequirements:
@@ -101,10 +125,16 @@ class S4MIM(FixMatch):
             "model.mim_projection_channels=null"
         ]
 
-    def validate(self, feature_stride: int, mim_depth: int, mim_kernel_size: int, crop_size: int) -> None:
+    def validate(self, feature_stride: int, mim_reach: int | None, crop_size: int) -> None:
         """Check the patch against the crop, the features' stride and the decoder's reach; see `Method.validate`."""
-        super().validate(feature_stride, mim_depth, mim_kernel_size, crop_size)
+        super().validate(feature_stride, mim_reach, crop_size)
         patch_size = self.config.masking.patch_size
+        if self.masking_active and self.config.pseudo_labels_from == "student":
+            raise InputError(
+                "method.pseudo_labels_from is 'student' while masked terms are active, whose class maps must be known "
+                "before the student's pass; use method.pseudo_labels_from=teacher, or set the weights of "
+                "method.reconstruction, method.aggregation and method.semantic to 0"
+            )
         if self.masking_active and patch_size >= crop_size:
             raise InputError(
                 f"method.masking.patch_size is {patch_size}, not smaller than the crop of {crop_size} pixels, so "
@@ -115,33 +145,35 @@ class S4MIM(FixMatch):
                 f"method.masking.patch_size is {patch_size}, smaller than one position of the features "
                 f"({feature_stride} pixels), so no position would be masked as a whole; use at least {feature_stride}"
             )
-        reach = mim_depth * (mim_kernel_size // 2) * feature_stride
-        if self.reconstruction_active and 2 * reach < patch_size:
+        if self.reconstruction_active and mim_reach is not None and 2 * mim_reach < patch_size:
             raise InputError(
-                f"the reconstruction decoder reaches {reach} pixels (model.mim_depth {mim_depth} x "
-                f"{mim_kernel_size // 2} positions x stride {feature_stride}), less than half of "
-                f"method.masking.patch_size {patch_size}, so the middle of a patch sees nothing visible; use a "
-                f"deeper decoder, a larger model.mim_kernel_size or a smaller patch"
+                f"the reconstruction decoder reaches {mim_reach} pixels (model.mim_depth x half of "
+                f"model.mim_kernel_size, in positions of {feature_stride} pixels), less than half of "
+                f"method.masking.patch_size {patch_size}, so the middle of a patch sees nothing visible; use a deeper "
+                f"decoder, a larger kernel, model.mim_decoder_type=attention or a smaller patch"
             )
 
     def losses(self, student: torch.nn.Module, teacher: Teacher, batch: Batch, context: StepContext) -> Losses:
-        """Compute all active terms; with none of the masked ones this is FixMatch, bit for bit."""
+        """Compute all active terms; with none of the masked ones this is the base alone, bit for bit."""
         if not self.masking_active:
             return super().losses(student, teacher, batch, context)
         views = Views(self.config.normalization)
         labeled = self.normalize(batch.labeled_images)
         views.add("labeled", labeled)
-        weak, valid = self.unlabeled(batch)
+        weak, valid = unlabeled_images(batch, self.name)
         unlabeled = self.normalize(weak)
         pseudo = self.pseudo_labels(teacher, unlabeled, valid)
-        mixed = self.add_strong_view(views, batch, pseudo, context) if self.consistency_active else None
-        masked = self.masked_view(labeled, batch.labels.long(), unlabeled, pseudo, context)
+        strong = self.strong_views(weak, context)
+        self.add_unlabeled(views, unlabeled, strong, context)
+        images, image_labels = unlabeled, pseudo
+        if self.config.masking.view == "strong":
+            first = strong[0] if strong else self.strong_view(weak, context)
+            images, image_labels = first.images, pseudo.mixed(first.box)
+        masked = self.masked_view(labeled, batch.labels.long(), images, image_labels, context)
         views.add_masked(masked.images, self._student_rows(masked))
         output = views.forward(student)
 
-        terms = {"supervised": self.supervised_term(output.logits["labeled"], batch.labels)}
-        if mixed is not None:
-            terms["consistency"] = self.consistency_term(output.logits["strong"], mixed, context.step)
+        terms = self.base_terms(output, batch.labels, pseudo, strong, context.step)
         metrics = {
             "confident_share": self.confident_share(pseudo),
             "known_share": (masked.class_map != self.task.ignore_index).float().mean(),
@@ -153,13 +185,13 @@ class S4MIM(FixMatch):
     def masked_view(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, pseudo: PseudoLabels, context: StepContext
     ) -> MaskedView:
-        """Draw masks for the clean images and put together what is known of their pixels.
+        """Draw masks for the images and put together what is known of their pixels.
 
         Args:
             labeled: float, (B_l, 3, H, W), normalised.
             labels: int64, (B_l, H, W).
-            unlabeled: float, (B_u, 3, H, W), normalised weak views.
-            pseudo: the teacher's labels of these.
+            unlabeled: float, (B_u, 3, H, W), normalised, the weak views or the strong ones.
+            pseudo: the labels of these.
             context: where in the run this batch is.
         """
         ignore_index, masking = self.task.ignore_index, self.config.masking
@@ -171,11 +203,7 @@ class S4MIM(FixMatch):
             images, class_map = torch.cat([labeled, images]), torch.cat([labels, class_map])
             semantic_map = torch.cat([labels, semantic_map])
             weights = torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights])
-        batch_size, _, height, width = images.shape
-        generator = context.generator("masks")
-        grid = draw_patch_grid(batch_size, height, width, masking.patch_size, masking.ratio, generator)
-        grid = grid.to(context.device, non_blocking=True).unsqueeze(1)
-        patch_mask = expand_grid(grid, masking.patch_size, height, width)
+        patch_mask = draw_patch_mask(masking, class_map, self.task.num_labels, ignore_index, context.generator("masks"))
         if self.config.semantic.pixels == "masked":
             weights = weights * patch_mask.squeeze(1)
         stride = self.task.feature_stride
@@ -202,7 +230,8 @@ class S4MIM(FixMatch):
         if self.reconstruction_active:
             assert output.reconstruction is not None
             weight = ramped(reconstruction.weight, reconstruction.warmup_steps, step)
-            terms["reconstruction"] = Term(self.reconstruction_value(output.reconstruction, masked), weight)
+            value = self.reconstruction_value(output.reconstruction, masked, output.reconstructed)
+            terms["reconstruction"] = Term(value, weight)
         if self.aggregation_active:
             assert output.features is not None
             value, diagnostics = self.aggregation_value(output.features, masked)
@@ -213,12 +242,19 @@ class S4MIM(FixMatch):
             value = semantic_loss(logits, masked.semantic_map, masked.semantic_weights, ignore_index)
             terms["semantic"] = Term(value, ramped(semantic.weight, semantic.warmup_steps, step))
 
-    def reconstruction_value(self, reconstruction: Tensor, masked: MaskedView) -> Tensor:
-        """Return L_rec of x̂ (B_m, 3, H, W), over pixels that are masked, known, and agree with the decoder's map."""
+    def reconstruction_value(
+        self, reconstruction: Tensor, masked: MaskedView, reconstructed: Tensor | None = None
+    ) -> Tensor:
+        """Return L_rec of x̂ (B_m, 3, H, W), over pixels that are masked, known, and agree with the decoder's map.
+
+        Positions (B_m, h, w) that the decoder did not reconstruct are left out; None: it left none of the known out.
+        """
         height, width = masked.class_map.shape[-2:]
         seen_by_decoder = expand_grid(masked.position_classes, self.task.feature_stride, height, width)
         known = masked.class_map != self.task.ignore_index
         selected = masked.patch_mask.squeeze(1) & known & (masked.class_map == seen_by_decoder)
+        if reconstructed is not None:
+            selected = selected & expand_grid(reconstructed, self.task.feature_stride, height, width)
         target = masked.images
         if self.config.reconstruction.target == "patch_normalized":
             target = normalize_per_patch(target, self.config.masking.patch_size)

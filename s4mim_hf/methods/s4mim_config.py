@@ -20,11 +20,18 @@ class MaskingConfig:
         patch_size: edge of a patch in pixels.
         ratio: masked share of each image.
         images: which images get a masked view.
+        view: what the unlabelled images are before they are masked: "weak" as the teacher labels them, or "strong",
+            their first strong view, cut and mixed together with its pseudo-labels; also what L_rec reconstructs.
+            Labelled images have no strong view.
+        strategy: "random" patches, or "class_balanced": within each class of an image, the share `ratio` of its
+            patches, so that each class has visible and masked ones.
     """
 
     patch_size: int = Field(default=32, ge=1)
     ratio: float = Field(default=0.6, gt=0, lt=1)
     images: Literal["unlabeled", "labeled_and_unlabeled"] = "labeled_and_unlabeled"
+    view: Literal["weak", "strong"] = "weak"
+    strategy: Literal["random", "class_balanced"] = "random"
 
 
 @dataclass(frozen=True, kw_only=True, config=_FORBID)

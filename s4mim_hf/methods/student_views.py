@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from s4mim_hf.methods.base import NormalizationConfig, ViewName
+from s4mim_hf.modeling.feature_noise import FeatureNoise
 from s4mim_hf.modeling.normalization import ViewGroup
 
 
@@ -33,14 +34,16 @@ class StudentOutput(NamedTuple):
     """The student's answers.
 
     Args:
-        logits: float, (B of the view, K, H, W), by view.
+        logits: float, (B of the view, K, H, W), by view; "perturbed" is the view that was perturbed, once more.
         features: z of the masked images, (B_m, C, h, w), None where there are none.
         reconstruction: x̂, (B_m, 3, H, W), None where none was asked for.
+        reconstructed: bool, (B_m, h, w), the positions that x̂ covers; None like it.
     """
 
     logits: dict[ViewName, Tensor]
     features: Tensor | None
     reconstruction: Tensor | None
+    reconstructed: Tensor | None
 
 
 class Views:
@@ -54,6 +57,7 @@ class Views:
         self._normalization = normalization
         self._images: dict[ViewName, Tensor] = {}
         self._masked: MaskedRows | None = None
+        self._noise: FeatureNoise | None = None
 
     def add(self, name: ViewName, pixel_values: Tensor) -> None:
         """Add a view of normalised images, (B, 3, H, W)."""
@@ -68,8 +72,23 @@ class Views:
         self.add("masked", pixel_values)
         self._masked = rows
 
+    def perturb(self, name: ViewName, low_level: Tensor, last: Tensor) -> None:
+        """Let the student segment a view once more, from features whose channels are multiplied by these factors.
+
+        Args:
+            name: a view that was added before.
+            low_level: (B of the view, C_low).
+            last: (B of the view, C_last).
+        """
+        names = list(self._images)
+        first_row = sum(len(self._images[earlier]) for earlier in names[: names.index(name)])
+        self._noise = FeatureNoise(first_row, low_level, last, "perturbed" in self._normalization.running_from)
+
     def groups(self) -> list[ViewGroup] | None:
-        """Return the row groups that share statistics, None for plain BatchNorm over all rows."""
+        """Return the row groups that share statistics, None for plain BatchNorm over all rows.
+
+        Perturbed rows are not among them: the encoder never sees them.
+        """
         if self._normalization.statistics == "together":
             return None
         running = self._normalization.running_from
@@ -78,6 +97,10 @@ class Views:
     def forward(self, student: torch.nn.Module) -> StudentOutput:
         """Run the student once over all rows and split its answers by view."""
         masked = {} if self._masked is None else self._masked._asdict()
-        output = student(torch.cat(list(self._images.values())), view_groups=self.groups(), **masked)
+        rows = torch.cat(list(self._images.values()))
+        output = student(rows, view_groups=self.groups(), feature_noise=self._noise, **masked)
         parts = output.logits.split([len(images) for images in self._images.values()])
-        return StudentOutput(dict(zip(self._images, parts, strict=True)), output.features, output.reconstruction)
+        logits = dict(zip(self._images, parts, strict=True))
+        if self._noise is not None:
+            logits["perturbed"] = output.perturbed_logits
+        return StudentOutput(logits, output.features, output.reconstruction, output.reconstructed)

@@ -21,13 +21,15 @@ class SupervisedConfig:
 
     Args:
         name: the method's name.
-        supervised_loss: "cross_entropy", or "ohem": over the hard pixels only.
+        supervised_weight: weight of L_sup, constant over the run.
+        supervised_loss: "cross_entropy", or "ohem": over the hard pixels only, as the peers have it on Cityscapes.
         ohem_threshold: a pixel is hard where the true class has a lower probability than this.
         ohem_min_kept: share of all pixels that is kept at least, the hardest first.
         normalization: which images share BatchNorm statistics.
     """
 
     name: Literal["supervised"] = "supervised"
+    supervised_weight: float = Field(default=1.0, gt=0)
     supervised_loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     ohem_threshold: float = Field(default=0.7, gt=0, le=1)
     ohem_min_kept: float = Field(default=1 / 16, ge=0, le=1)
@@ -35,7 +37,7 @@ class SupervisedConfig:
 
 
 class Supervised(Method):
-    """L = L_sup."""
+    """L = λ_sup L_sup."""
 
     name = "supervised"
     config_class: ClassVar[type] = SupervisedConfig
@@ -58,8 +60,9 @@ class Supervised(Method):
 
     def supervised_term(self, logits: Tensor, labels: Tensor) -> Term:
         """Return L_sup of the labelled rows: logits (B_l, K, H, W), labels of any integer type (B_l, H, W)."""
-        ignore_index = self.task.ignore_index
-        if self.config.supervised_loss == "cross_entropy":
-            return Term(cross_entropy(logits, labels.long(), ignore_index), 1.0)
-        threshold, min_kept = self.config.ohem_threshold, self.config.ohem_min_kept
-        return Term(ohem_cross_entropy(logits, labels.long(), ignore_index, threshold, min_kept), 1.0)
+        config, ignore_index = self.config, self.task.ignore_index
+        if config.supervised_loss == "cross_entropy":
+            value = cross_entropy(logits, labels.long(), ignore_index)
+        else:
+            value = ohem_cross_entropy(logits, labels.long(), ignore_index, config.ohem_threshold, config.ohem_min_kept)
+        return Term(value, config.supervised_weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
 
 from .configuration_s4mim import S4MIMConfig
+from .feature_noise import FeatureNoise
 from .image_processing_s4mim import S4MIMImageProcessor
 from .modeling_s4mim import (
     S4MIMForSemanticSegmentation,
@@ -24,6 +25,7 @@ def register_auto_classes() -> None:
 
 
 __all__ = [
+    "FeatureNoise",
     "S4MIMConfig",
     "S4MIMForSemanticSegmentation",
     "S4MIMForSemiSupervisedSegmentation",

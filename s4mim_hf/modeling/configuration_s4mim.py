@@ -25,6 +25,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mim_features": ("decoder", "encoder"),
     "masked_features": ("keep", "token"),
     "mim_decoder": (True, False),
+    "mim_decoder_type": ("conv", "attention"),
+    "mim_attention": ("auto", "sdpa", "flex"),
     "separable_convolutions": (True, False),
 }
 _SMALLEST_INTEGER = {
@@ -34,8 +36,12 @@ _SMALLEST_INTEGER = {
     "mim_depth": 1,
     "mim_kernel_size": 1,
     "mim_expansion": 1,
+    "mim_attention_stride": 1,
+    "mim_num_heads": 1,
     "semantic_loss_ignore_index": -100,
 }
+# FlexAttention's kernels take no narrower heads.
+FLEX_HEAD_CHANNELS = 16
 
 
 class S4MIMConfig(PreTrainedConfig):
@@ -62,10 +68,16 @@ class S4MIMConfig(PreTrainedConfig):
             "encoder" (output stride).
         mim_projection_channels: Channels of a 1x1 projection of z, followed by LayerNorm over channels at each
             position; None leaves z as the features are.
+        mim_decoder_type: "conv" (class-gated convolutions at z's stride) or "attention" (of tokens at a coarser stride,
+            each of which sees all tokens of its class).
         mim_channels: Channels inside the reconstruction decoder.
         mim_depth: Its number of blocks.
-        mim_kernel_size: Its odd kernel size.
+        mim_kernel_size: Its odd kernel size; for "conv".
         mim_expansion: How many times wider the hidden layer of its blocks is.
+        mim_attention_stride: Pixels per token, a multiple of z's stride; for "attention", as are the following.
+        mim_num_heads: Attention heads, a divisor of `mim_channels`.
+        mim_attention: "sdpa" (scaled_dot_product_attention), "flex" (FlexAttention: it needs 16 channels per head, and
+            learns on CUDA only), or "auto" (flex where it can be had).
         masked_features: "keep" leaves z at masked positions, "token" puts a learned vector there before the decoder.
 
     Raises:
@@ -89,10 +101,14 @@ class S4MIMConfig(PreTrainedConfig):
     mim_decoder: bool = True
     mim_features: str = "decoder"
     mim_projection_channels: int | None = None
+    mim_decoder_type: str = "conv"
     mim_channels: int = 64
     mim_depth: int = 4
     mim_kernel_size: int = 3
     mim_expansion: int = 2
+    mim_attention_stride: int = 16
+    mim_num_heads: int = 4
+    mim_attention: str = "auto"
     masked_features: str = "keep"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -137,7 +153,21 @@ class S4MIMConfig(PreTrainedConfig):
             raise ValueError(f"S4MIMConfig.decoder_dropout is {self.decoder_dropout}; it must be at least 0, below 1")
         if not self.initializer_range > 0:
             raise ValueError(f"S4MIMConfig.initializer_range is {self.initializer_range}; it must be above 0")
+        self._check_attention()
         self._check_labels()
+
+    def _check_attention(self) -> None:
+        if self.mim_decoder_type != "attention":
+            return
+        if self.mim_channels % self.mim_num_heads:
+            raise ValueError(
+                f"S4MIMConfig.mim_num_heads is {self.mim_num_heads}; it must divide mim_channels {self.mim_channels}"
+            )
+        if self.mim_attention == "flex" and self.mim_channels // self.mim_num_heads < FLEX_HEAD_CHANNELS:
+            raise ValueError(
+                f"S4MIMConfig.mim_attention is 'flex', which needs at least {FLEX_HEAD_CHANNELS} channels per head; "
+                f"{self.mim_channels} mim_channels in {self.mim_num_heads} mim_num_heads are fewer"
+            )
 
     def _check_labels(self) -> None:
         ids = sorted(self.id2label or {})

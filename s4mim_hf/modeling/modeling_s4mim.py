@@ -8,38 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
-from transformers.utils import ModelOutput
 
 from .backbones import LOW_LEVEL_STRIDE, Backbone, load_backbone_config, load_backbone_weights
 from .configuration_s4mim import S4MIMConfig
 from .decode_heads import DeepLabV3PlusHead, upsample
+from .feature_noise import FeatureNoise
+from .mim_decoders import build_mim_decoder
 from .mim_head import ChannelLayerNorm, ClassWiseDecoder
 from .normalization import ViewGroup, use_view_groups
-from .pretrained_s4mim import S4MIMPreTrainedModel, SegmentationFeatures
+from .pretrained_s4mim import S4MIMPreTrainedModel, SegmentationFeatures, SemiSupervisedOutput
 
 _INITIALIZED = "_is_hf_initialized"
-
-
-@dataclass
-class SemiSupervisedOutput(ModelOutput):
-    """What one training pass gives; B_m is the number of masked views, the last rows of the batch.
-
-    Attributes:
-        logits: Of all rows, (B, K, H, W).
-        features: z of the masked views, (B_m, C, h, w); None without a patch mask.
-        reconstruction: x̂ of the masked views, (B_m, 3, H, W); None without a class map.
-    """
-
-    logits: torch.Tensor | None = None
-    features: torch.Tensor | None = None
-    reconstruction: torch.Tensor | None = None
 
 
 class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
@@ -90,8 +75,18 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
         load_backbone_weights(model.backbone, name)
         return model
 
-    def segment(self, pixel_values: torch.Tensor) -> SegmentationFeatures:
+    def segment(
+        self,
+        pixel_values: torch.Tensor,
+        view_groups: Sequence[ViewGroup] | None = None,
+        feature_noise: FeatureNoise | None = None,
+    ) -> SegmentationFeatures:
         """Segment (B, 3, H, W) normalised images of any size and keep the features on the way.
+
+        Args:
+            pixel_values: The images.
+            view_groups: Which consecutive rows share BatchNorm statistics; None: all rows, as BatchNorm does.
+            feature_noise: Rows that pass the decoder a second time, with perturbed features; the encoder runs once.
 
         Raises:
             ValueError: Another shape, or a single image while BatchNorm learns.
@@ -103,10 +98,17 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
                 "width), with no dimension empty"
             )
         height, width = pixel_values.shape[-2:]
-        low_level, last = self.backbone(pixel_values)
-        features = self.decode_head.features(low_level, last)
-        logits = upsample(self.decode_head(features), LOW_LEVEL_STRIDE, height, width)
-        return SegmentationFeatures(logits, features, last)
+        with use_view_groups(self.backbone, view_groups):
+            low_level, last = self.backbone(pixel_values)
+        rows, encoder_features = len(last), last
+        if feature_noise is not None:
+            low_level, last = feature_noise.perturb(low_level, last)
+            view_groups = feature_noise.decoder_groups(view_groups)
+        with use_view_groups(self.decode_head, view_groups):
+            features = self.decode_head.features(low_level, last)
+            logits = upsample(self.decode_head(features), LOW_LEVEL_STRIDE, height, width)
+        perturbed = None if feature_noise is None else logits[rows:]
+        return SegmentationFeatures(logits[:rows], features[:rows], encoder_features, perturbed)
 
     def forward(
         self,
@@ -177,15 +179,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         self.feature_channels: int = config.mim_projection_channels or source
         self.mim_decoder: ClassWiseDecoder | None = None
         if config.mim_decoder:
-            self.mim_decoder = ClassWiseDecoder(
-                self.feature_channels,
-                channels=config.mim_channels,
-                depth=config.mim_depth,
-                kernel_size=config.mim_kernel_size,
-                expansion=config.mim_expansion,
-                patch=self.feature_stride,
-                masked_features=config.masked_features,
-            )
+            self.mim_decoder = build_mim_decoder(config, self.feature_channels, self.feature_stride)
         self.post_init()
 
     @classmethod
@@ -226,6 +220,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         feature_mask: torch.Tensor | None = None,
         class_map: torch.Tensor | None = None,
         view_groups: Sequence[ViewGroup] | None = None,
+        feature_noise: FeatureNoise | None = None,
         **_: Any,
     ) -> SemiSupervisedOutput:
         """Run all views through the segmenter once, and the masked ones through the heads.
@@ -236,6 +231,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
             feature_mask: M↓, (B_m, 1, h, w) bool; used where `masked_features` is "token".
             class_map: s↓, (B_m, h, w) int64, ids or 255. With all ids equal this is basic masked image modelling.
             view_groups: Which consecutive rows share BatchNorm statistics; None: all rows, as BatchNorm does.
+            feature_noise: Rows that are segmented a second time, from perturbed features.
 
         Raises:
             ValueError: Shapes that do not fit each other, or a mask for a model without mask token or decoder.
@@ -244,16 +240,21 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
             pixel_values = self.mask_pixels(pixel_values, patch_mask)
         elif class_map is not None or feature_mask is not None:
             raise ValueError("class_map and feature_mask describe masked views; give the patch_mask as well")
-        with use_view_groups(self.segmenter, view_groups):
-            segmented = self.segmenter.segment(pixel_values)
-        if patch_mask is None:
-            return SemiSupervisedOutput(logits=segmented.logits)
-        features = self.mim_features(segmented, patch_mask.shape[0])
-        reconstruction = None
-        if class_map is not None:
+        segmented = self.segmenter.segment(pixel_values, view_groups, feature_noise)
+        features = None if patch_mask is None else self.mim_features(segmented, patch_mask.shape[0])
+        reconstruction = reconstructed = None
+        if features is not None and class_map is not None:
             reconstruction = self.reconstruct(features, class_map, feature_mask)
             reconstruction = reconstruction[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
-        return SemiSupervisedOutput(logits=segmented.logits, features=features, reconstruction=reconstruction)
+            assert self.mim_decoder is not None
+            reconstructed = self.mim_decoder.covered(class_map)
+        return SemiSupervisedOutput(
+            logits=segmented.logits,
+            features=features,
+            reconstruction=reconstruction,
+            reconstructed=reconstructed,
+            perturbed_logits=segmented.perturbed_logits,
+        )
 
     def mask_pixels(self, pixel_values: torch.Tensor, patch_mask: torch.Tensor) -> torch.Tensor:
         """Return the images (B, 3, H, W), the last B_m as x_M = x ⊙ (1 − M) + t ⊙ M for M (B_m, 1, H, W)."""

@@ -6,14 +6,16 @@ Legend: B images, H x W pixels, K classes, C feature channels, r the output stri
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from .configuration_s4mim import CODE_OF_AUTO_CLASSES, S4MIMConfig
-from .mim_head import ClassGatedConvolution, PointwiseConvolution
+from .mim_head import ClassGatedConvolution, PointwiseLayer
 
 
 class SegmentationFeatures(NamedTuple):
@@ -23,11 +25,32 @@ class SegmentationFeatures(NamedTuple):
         logits: (B, K, H, W).
         decoder_features: Just before dropout and classifier, (B, decoder_channels, ceil(H/4), ceil(W/4)).
         encoder_features: The encoder's last, (B, C, ceil(H/r), ceil(W/r)) with r the output stride.
+        perturbed_logits: Of the rows whose features were perturbed as well, (B_f, K, H, W); None without feature noise.
     """
 
     logits: torch.Tensor
     decoder_features: torch.Tensor
     encoder_features: torch.Tensor
+    perturbed_logits: torch.Tensor | None = None
+
+
+@dataclass
+class SemiSupervisedOutput(ModelOutput):
+    """What one training pass gives; B_m is the number of masked views, the last rows of the batch.
+
+    Attributes:
+        logits: Of all rows, (B, K, H, W).
+        features: z of the masked views, (B_m, C, h, w); None without a patch mask.
+        reconstruction: x̂ of the masked views, (B_m, 3, H, W); None without a class map.
+        reconstructed: Positions of z that x̂ covers, (B_m, h, w) bool; elsewhere x̂ is 0. None without a class map.
+        perturbed_logits: Of the rows whose features were perturbed as well, (B_f, K, H, W); None without feature noise.
+    """
+
+    logits: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    reconstructed: torch.Tensor | None = None
+    perturbed_logits: torch.Tensor | None = None
 
 
 class S4MIMPreTrainedModel(PreTrainedModel):
@@ -46,7 +69,7 @@ class S4MIMPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, ClassGatedConvolution | PointwiseConvolution):
+        elif isinstance(module, ClassGatedConvolution | PointwiseLayer):
             # The features' scale is kept; the deviation of 0.02 that is usual for linear layers would shrink z away.
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         for name, deviation in (("pixel_token", 0.0), ("feature_token", self.config.initializer_range)):

@@ -29,13 +29,9 @@ class TestRecipes:
     def test_every_recipe_loads_and_its_method_accepts_it(self, recipe: str) -> None:
         config = load(recipe)
         assert config.recipe == recipe
-        task = Task(
-            num_labels=3, ignore_index=255, image_mean=(0.5, 0.5, 0.5), image_std=(0.5, 0.5, 0.5), feature_stride=4
-        )
-        model = config.model
-        build_method(config.method, task).validate(
-            4, model.mim_depth, model.mim_kernel_size, config.data.views.crop_size
-        )
+        task = Task(3, 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), feature_stride=4, feature_channels=(8, 8))
+        reach = config.model.mim_depth * (config.model.mim_kernel_size // 2) * 4
+        build_method(config.method, task).validate(4, reach, config.data.views.crop_size)
 
     @pytest.mark.parametrize("recipe", sorted(OPEN))
     def test_the_data_must_be_given(self, recipe: str) -> None:

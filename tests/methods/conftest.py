@@ -29,7 +29,7 @@ StudentBuilder = Callable[..., S4MIMForSemiSupervisedSegmentation]
 
 @pytest.fixture
 def task() -> Task:
-    return Task(NUM_LABELS, 255, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), feature_stride=4)
+    return Task(NUM_LABELS, 255, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), feature_stride=4, feature_channels=(8, 24))
 
 
 @pytest.fixture

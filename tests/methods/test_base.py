@@ -12,6 +12,7 @@ from s4mim_hf.methods import (
     METHODS,
     FixMatchConfig,
     Losses,
+    MeanTeacherConfig,
     MethodConfig,
     NormalizationConfig,
     S4MIMMethodConfig,
@@ -20,6 +21,7 @@ from s4mim_hf.methods import (
     SupervisedConfig,
     Task,
     Term,
+    UniMatchConfig,
     build_method,
 )
 from s4mim_hf.methods.base import ramped
@@ -50,8 +52,8 @@ def test_each_purpose_and_place_has_its_own_random_numbers(context: StepContext)
 
 
 def test_methods_are_built_by_name(task: Task) -> None:
-    assert list(METHODS) == ["supervised", "fixmatch", "s4mim"]
-    for config in (SupervisedConfig(), FixMatchConfig(), S4MIMMethodConfig()):
+    assert list(METHODS) == ["supervised", "mean_teacher", "fixmatch", "unimatch", "s4mim"]
+    for config in (SupervisedConfig(), MeanTeacherConfig(), FixMatchConfig(), UniMatchConfig(), S4MIMMethodConfig()):
         method = build_method(config, task)
         assert type(method) is METHODS[config.name]
         assert method.config == config
@@ -82,10 +84,18 @@ def test_configs_are_told_apart_by_name_and_reload_equal() -> None:
     [
         (SupervisedConfig, {"treshold": 0.9}),
         (SupervisedConfig, {"ohem_threshold": 0}),
+        (SupervisedConfig, {"supervised_weight": 0}),
+        (SupervisedConfig, {"supervised_weight": float("inf")}),
         (FixMatchConfig, {"consistency_weight": -1}),
         (FixMatchConfig, {"masking": {}}),
+        (FixMatchConfig, {"strong_views": 3}),
+        (FixMatchConfig, {"feature_dropout": 1}),
+        (FixMatchConfig, {"pseudo_labels_from": "labels"}),
+        (MeanTeacherConfig, {"threshold": 0.9}),
         (FixMatchConfig, {"normalization": {"running_from": []}}),
         (S4MIMMethodConfig, {"masking": {"ratio": 1.0}}),
+        (S4MIMMethodConfig, {"masking": {"view": "mixed"}}),
+        (S4MIMMethodConfig, {"masking": {"strategy": "class"}}),
         (S4MIMMethodConfig, {"aggregation": {"min_positions": 0}}),
         (S4MIMMethodConfig, {"semantic": {"pixels": "all"}}),
         (S4MIMMethodConfig, {"name": "fixmatch"}),
@@ -99,7 +109,10 @@ def test_unknown_keys_and_values_out_of_bounds_are_refused(method: type, wrong: 
 def test_running_statistics_must_come_from_a_view_that_is_there(task: Task) -> None:
     only_strong = NormalizationConfig(running_from=("strong",))
     with pytest.raises(InputError, match=r"running_from is \['strong'\].*only \['labeled'\]"):
-        Supervised(SupervisedConfig(normalization=only_strong), task).validate(4, 4, 3, 96)
-    build_method(FixMatchConfig(normalization=only_strong), task).validate(4, 4, 3, 96)
+        Supervised(SupervisedConfig(normalization=only_strong), task).validate(4, 16, 96)
+    build_method(FixMatchConfig(normalization=only_strong), task).validate(4, 16, 96)
+    only_perturbed = NormalizationConfig(running_from=("perturbed",))
+    with pytest.raises(InputError, match=r"only \['labeled', 'weak', 'strong'\]"):
+        build_method(UniMatchConfig(normalization=only_perturbed), task).validate(4, 16, 96)
     together = NormalizationConfig(statistics="together", running_from=("strong",))
-    Supervised(SupervisedConfig(normalization=together), task).validate(4, 4, 3, 96)
+    Supervised(SupervisedConfig(normalization=together), task).validate(4, 16, 96)

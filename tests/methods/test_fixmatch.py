@@ -2,36 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from typing import Literal
 
 import pytest
 import torch
+from per_pixel import ONLY_CUTMIX, PerPixel
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
-from s4mim_hf.data.strong_views import StrongViewConfig
 from s4mim_hf.errors import InputError
-from s4mim_hf.losses import consistency_loss
 from s4mim_hf.methods import FixMatchConfig, StepContext, SupervisedConfig, Task, build_method
 from s4mim_hf.methods.fixmatch import FixMatch
-from s4mim_hf.methods.student_views import Views
+from s4mim_hf.methods.unlabeled import PseudoLabels, unlabeled_images
 
 StudentBuilder = Callable[..., torch.nn.Module]
 Train = Callable[..., tuple[list[float], dict[str, Tensor]]]
-
-ONLY_CUTMIX = StrongViewConfig(jitter_probability=0, grayscale_probability=0, blur_probability=0, cutmix_probability=1)
-
-
-class PerPixel(torch.nn.Module):
-    """A segmenter that looks at one pixel at a time: what it says of a mixed image is the mixture of what it says."""
-
-    def __init__(self, num_labels: int) -> None:
-        super().__init__()
-        self.layer = torch.nn.Conv2d(3, num_labels, 1)
-
-    def forward(self, pixel_values: Tensor, **_: Any) -> SimpleNamespace:
-        return SimpleNamespace(logits=4 * self.layer(pixel_values), features=None, reconstruction=None)
 
 
 def test_without_consistency_it_is_supervised_training_bit_for_bit(
@@ -47,14 +32,12 @@ def test_without_consistency_it_is_supervised_training_bit_for_bit(
 
 
 def test_pseudo_labels_are_mixed_as_the_images_are(batch: Batch, task: Task, context: StepContext) -> None:
-    torch.manual_seed(0)
     model = PerPixel(task.num_labels)
     method = FixMatch(FixMatchConfig(strong=ONLY_CUTMIX), task)
-    weak, valid = method.unlabeled(batch)
+    weak, valid = unlabeled_images(batch, "fixmatch")
     pseudo = method.pseudo_labels(model, method.normalize(weak), valid)
-    views = Views(method.config.normalization)
-    mixed = method.add_strong_view(views, batch, pseudo, context)
-    probabilities = views.forward(model).logits["strong"].softmax(1)
+    view = method.strong_view(weak, context)
+    mixed, probabilities = pseudo.mixed(view.box), model(view.images).logits.softmax(1)
     assert not torch.equal(mixed.labels, pseudo.labels)
     assert torch.equal(mixed.labels, probabilities.argmax(1))
     torch.testing.assert_close(mixed.confidence, probabilities.amax(1))
@@ -64,25 +47,42 @@ def test_pseudo_labels_are_mixed_as_the_images_are(batch: Batch, task: Task, con
     assert torch.equal(mixed.valid.sum((1, 2)) + moved.sum((1, 2)) * torch.tensor([1, -1]), valid.sum((1, 2)))
 
 
-def test_consistency_is_the_formula_on_the_mixed_view(batch: Batch, task: Task, context: StepContext) -> None:
-    torch.manual_seed(0)
+def loop_consistency(logits: Tensor, pseudo: PseudoLabels, threshold: float) -> float:
+    """L_con pixel by pixel in float64."""
+    total = 0.0
+    for b, i, j in pseudo.valid.nonzero().tolist():
+        if pseudo.confidence[b, i, j] >= threshold:
+            scores = logits[b, :, i, j].detach().double()
+            total += float(scores.logsumexp(0) - scores[pseudo.labels[b, i, j]])
+    return total / int(pseudo.valid.sum())
+
+
+@pytest.mark.parametrize("strong_views", [1, 2])
+def test_consistency_is_the_mean_of_the_formula_over_strong_views(
+    batch: Batch, task: Task, context: StepContext, strong_views: Literal[1, 2]
+) -> None:
     model = PerPixel(task.num_labels)
-    config = FixMatchConfig(strong=ONLY_CUTMIX, threshold=0.6, consistency_weight=2, consistency_warmup_steps=6)
-    losses = build_method(config, task).losses(model, model, batch, context)
+    config = FixMatchConfig(
+        strong=ONLY_CUTMIX,
+        threshold=0.6,
+        consistency_weight=2,
+        consistency_warmup_steps=6,
+        strong_views=strong_views,
+    )
     method = FixMatch(config, task)
-    weak, valid = method.unlabeled(batch)
+    losses = method.losses(model, model, batch, context)
+    weak, valid = unlabeled_images(batch, "fixmatch")
     pseudo = method.pseudo_labels(model, method.normalize(weak), valid)
-    views = Views(config.normalization)
-    mixed = method.add_strong_view(views, batch, pseudo, context)
-    expected = consistency_loss(views.forward(model).logits["strong"], mixed.labels, mixed.confidence, mixed.valid, 0.6)
+    views = [method.strong_view(weak, context, number) for number in range(strong_views)]
+    values = [loop_consistency(model(view.images).logits, pseudo.mixed(view.box), 0.6) for view in views]
+    assert len(set(values)) == strong_views
     assert losses.terms["consistency"].weight == 1.0
-    torch.testing.assert_close(losses.terms["consistency"].value, expected)
+    assert losses.terms["consistency"].value.item() == pytest.approx(sum(values) / strong_views, rel=1e-5)
     confident = ((pseudo.confidence >= 0.6) & valid).sum() / valid.sum()
     assert losses.metrics["confident_share"].item() == confident.item()
 
 
 def test_padding_teaches_nothing(batch: Batch, task: Task, context: StepContext) -> None:
-    torch.manual_seed(0)
     model = PerPixel(task.num_labels)
     assert batch.unlabeled_valid is not None
     nowhere = replace(batch, unlabeled_valid=torch.zeros_like(batch.unlabeled_valid))

@@ -6,33 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from s4mim_cases import NO_TERMS, TERMS, config, masked_view
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.errors import InputError
-from s4mim_hf.methods import FixMatchConfig, S4MIMMethodConfig, StepContext, SupervisedConfig, Task
-from s4mim_hf.methods.fixmatch import PseudoLabels
+from s4mim_hf.methods import FixMatchConfig, StepContext, SupervisedConfig, Task
 from s4mim_hf.methods.s4mim import S4MIM, MaskedView
 from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, ReconstructionConfig, SemanticConfig
+from s4mim_hf.methods.unlabeled import PseudoLabels
 
 StudentBuilder = Callable[..., torch.nn.Module]
 Train = Callable[..., tuple[list[float], dict[str, Tensor]]]
-TERMS = {
-    "reconstruction": {"reconstruction": ReconstructionConfig(weight=0.1)},
-    "aggregation": {"aggregation": AggregationConfig(weight=0.1)},
-    "semantic": {"semantic": SemanticConfig(weight=0.5)},
-}
-NO_TERMS: dict[str, Any] = {
-    "reconstruction": ReconstructionConfig(weight=0),
-    "aggregation": AggregationConfig(weight=0),
-    "semantic": SemanticConfig(weight=0),
-}
-
-
-def config(**fields: Any) -> S4MIMMethodConfig:
-    """A config for 48-pixel crops and an untrained teacher."""
-    small: dict[str, Any] = {"masking": MaskingConfig(patch_size=8), "threshold": 0.25, "class_map_threshold": 0.25}
-    return S4MIMMethodConfig(**{**small, **fields})
 
 
 @pytest.fixture
@@ -43,13 +28,6 @@ def view(batch: Batch, task: Task, context: StepContext, teacher: torch.nn.Modul
         return masked_view(S4MIM(config(**fields), task), batch, context, teacher)
 
     return make
-
-
-def masked_view(method: S4MIM, batch: Batch, context: StepContext, teacher: torch.nn.Module) -> MaskedView:
-    weak, valid = method.unlabeled(batch)
-    unlabeled = method.normalize(weak)
-    pseudo = method.pseudo_labels(teacher, unlabeled, valid)
-    return method.masked_view(method.normalize(batch.labeled_images), batch.labels.long(), unlabeled, pseudo, context)
 
 
 def test_without_masked_terms_it_is_fixmatch_bit_for_bit(train: Train, teacher: torch.nn.Module, task: Task) -> None:
@@ -276,21 +254,22 @@ def test_labelled_pixels_count_fully_whatever_the_teacher_says(task: Task, conte
     [
         (
             {"masking": MaskingConfig(patch_size=96)},
-            (4, 4, 3, 96),
+            (4, 16, 96),
             r"patch_size is 96, not smaller than the crop",
         ),
-        ({}, (16, 4, 3, 96), r"patch_size is 8, smaller than one position of the features \(16 pixels\)"),
-        ({"masking": MaskingConfig(patch_size=40)}, (4, 2, 5, 96), r"reaches 16 pixels .* less than half of .* 40"),
-        ({"masking": MaskingConfig(patch_size=8)}, (4, 4, 1, 96), r"reaches 0 pixels"),
+        ({}, (16, 64, 96), r"patch_size is 8, smaller than one position of the features \(16 pixels\)"),
+        ({"masking": MaskingConfig(patch_size=40)}, (4, 16, 96), r"reaches 16 pixels .* less than half of .* 40"),
+        ({"masking": MaskingConfig(patch_size=8)}, (4, 0, 96), r"reaches 0 pixels"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
-    task: Task, fields: dict[str, Any], model: tuple[int, int, int, int], sentence: str
+    task: Task, fields: dict[str, Any], model: tuple[int, int, int], sentence: str
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         S4MIM(config(**fields), task).validate(*model)
     S4MIM(config(**fields, **NO_TERMS), task).validate(*model)
-    S4MIM(config(masking=MaskingConfig(patch_size=32)), task).validate(4, 4, 3, 96)  # reaches just half a patch
+    S4MIM(config(masking=MaskingConfig(patch_size=32)), task).validate(4, 16, 96)  # reaches just half a patch
+    S4MIM(config(masking=MaskingConfig(patch_size=64)), task).validate(4, None, 96)  # sees the whole image
 
 
 def test_a_projection_that_only_aggregation_trains_is_warned_of(task: Task) -> None:

@@ -31,6 +31,15 @@ def test_the_loss_is_that_of_the_labelled_images(
     torch.testing.assert_close(losses.total(), expected)
 
 
+def test_its_weight_scales_the_loss(
+    build_student: StudentBuilder, refuse: torch.nn.Module, batch: Batch, task: Task, context: StepContext
+) -> None:
+    whole, half = (build_method(SupervisedConfig(supervised_weight=weight), task) for weight in (1.0, 0.5))
+    student = build_student(whole)
+    total = whole.losses(student, refuse, batch, context).total()
+    assert half.losses(student, refuse, batch, context).total().item() == 0.5 * total.item()
+
+
 def test_it_asks_for_no_heads_and_no_unlabelled_images(task: Task) -> None:
     method = build_method(SupervisedConfig(), task)
     assert not method.needs_unlabeled

@@ -54,6 +54,14 @@ def test_standard_keys_are_accepted():
         ({"mim_kernel_size": 4}, ["mim_kernel_size", "4", "odd"]),
         ({"mim_projection_channels": 0}, ["mim_projection_channels", "at least 1"]),
         ({"mim_decoder": "yes"}, ["mim_decoder", "'yes'"]),
+        ({"mim_decoder_type": "convolution"}, ["mim_decoder_type", "'convolution'", "'conv', 'attention'"]),
+        ({"mim_attention": "flash"}, ["mim_attention", "'flash'", "'auto', 'sdpa', 'flex'"]),
+        ({"mim_attention_stride": 0}, ["mim_attention_stride", "0", "at least 1"]),
+        ({"mim_decoder_type": "attention", "mim_num_heads": 5}, ["mim_num_heads is 5", "divide mim_channels 64"]),
+        (
+            {"mim_decoder_type": "attention", "mim_num_heads": 8, "mim_attention": "flex"},
+            ["mim_attention is 'flex'", "at least 16", "64 mim_channels in 8 mim_num_heads"],
+        ),
         ({"num_labels": 5, "semantic_loss_ignore_index": 4}, ["semantic_loss_ignore_index", "4", "outside 0..4"]),
         ({"id2label": {0: "a", 2: "b"}}, ["id2label", "without a gap"]),
         ({"num_labels": 3, "palette": [[0, 0, 0]]}, ["palette", "1 colours", "3"]),
@@ -66,6 +74,10 @@ def test_refusals_name_field_value_and_bound(fields, words):
         S4MIMConfig(**fields)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_heads_need_not_fit_where_none_attend():
+    assert S4MIMConfig(mim_channels=6).mim_decoder_type == "conv"
 
 
 def test_values_assigned_later_are_found_by_the_check():

@@ -97,6 +97,7 @@ HEADS = [
     {"mask_token": "none", "mim_decoder": False},
     {"mim_features": "encoder", "mim_projection_channels": 6, "masked_features": "token"},
     {"mim_projection_channels": 12, "mim_depth": 1, "mim_channels": 4},
+    {"mim_decoder_type": "attention", "mim_attention_stride": 64},
 ]
 
 
@@ -111,38 +112,59 @@ class TestSemiSupervised:
         assert list(alone) == list(beside)
         assert all(torch.equal(alone[key], beside[key]) for key in alone)
 
+    @pytest.mark.parametrize("decoder", ["conv", "attention"])
     @pytest.mark.parametrize("masked_features", ["keep", "token"])
-    def test_initial_weights_keep_the_scale_of_the_features(self, make_config, masked_features):
+    def test_initial_weights_keep_the_scale_of_the_features(self, make_config, masked_features, decoder):
         """transformers passes over modules without parameters of their own: what sets these weights must be a leaf."""
-        config = make_config(masked_features=masked_features, mim_channels=64, decoder_channels=64)
+        config = make_config(
+            masked_features=masked_features, mim_channels=64, decoder_channels=64, mim_decoder_type=decoder
+        )
         model = S4MIMForSemiSupervisedSegmentation(config)
-        for layer in (model.mim_decoder.embed, model.mim_decoder.blocks[0].expand):
+        layers = [model.mim_decoder.embed, model.mim_decoder.blocks[0].expand]
+        if decoder == "attention":
+            layers.append(model.mim_decoder.blocks[0].query_key_value)
+        else:
+            assert model.mim_decoder.blocks[0].depthwise.weight.std().item() == pytest.approx(1 / 3, rel=0.1)
+        for layer in layers:
             assert layer.weight.std().item() == pytest.approx(1 / 8, rel=0.1)
             assert (layer.bias == 0).all()
-        assert model.mim_decoder.blocks[0].depthwise.weight.std().item() == pytest.approx(1 / 3, rel=0.1)
         assert model.mim_decoder.predict.weight.std().item() == pytest.approx(0.02, rel=0.1)
         assert model.segmenter.decode_head.classifier.weight.std().item() == pytest.approx(0.02, rel=0.2)
         assert (model.pixel_token == 0).all()
 
+    @pytest.mark.parametrize("decoder", ["conv", "attention"])
     @pytest.mark.parametrize("features", ["decoder", "encoder"])
     @pytest.mark.parametrize("size", [(64, 96), (65, 97)])
-    def test_shapes(self, make_config, features, size):
-        config = make_config(output_stride=16, mim_features=features, mim_projection_channels=6)
+    def test_shapes(self, make_config, features, size, decoder):
+        config = make_config(
+            output_stride=16, mim_features=features, mim_projection_channels=6, mim_decoder_type=decoder
+        )
         model = S4MIMForSemiSupervisedSegmentation(config)
         stride = 4 if features == "decoder" else 16
         h, w = (-(-side // stride) for side in size)
         output = model(
             torch.randn(4, 3, *size),
             patch_mask=torch.rand(2, 1, *size) < 0.5,
-            class_map=torch.randint(0, 5, (2, h, w)),
+            class_map=torch.randint(0, 5, (2, h, w)).index_fill(1, torch.tensor([0]), 255),
         )
         assert (model.feature_stride, model.feature_channels) == (stride, 6)
         assert output.logits.shape == (4, 5, *size)
         assert output.features.shape == (2, 6, h, w)
         assert output.reconstruction.shape == (2, 3, *size)
+        assert (output.reconstructed.shape, output.reconstructed.dtype) == ((2, h, w), torch.bool)
+        shown = output.reconstructed.repeat_interleave(stride, 1).repeat_interleave(stride, 2)
+        shown = shown[:, None, : size[0], : size[1]]
+        assert (output.reconstruction.masked_fill(shown, 0) == 0).all()
+        assert 0 < output.reconstructed.sum() < output.reconstructed.numel()
 
-    def test_every_parameter_learns(self, make_config):
-        config = make_config(masked_features="token", mim_projection_channels=6)
+    def test_tokens_of_a_stride_that_the_features_do_not_fit_are_one_sentence(self, make_config):
+        config = make_config(mim_decoder_type="attention", mim_attention_stride=10)
+        with pytest.raises(ValueError, match="mim_attention_stride is 10; it must be a multiple of 4, the stride"):
+            S4MIMForSemiSupervisedSegmentation(config)
+
+    @pytest.mark.parametrize("decoder", ["conv", "attention"])
+    def test_every_parameter_learns(self, make_config, decoder):
+        config = make_config(masked_features="token", mim_projection_channels=6, mim_decoder_type=decoder)
         model = S4MIMForSemiSupervisedSegmentation(config)
         patch_mask, feature_mask = torch.ones(2, 1, 64, 64), torch.rand(2, 1, 16, 16) < 0.5
         class_map = torch.randint(0, 5, (2, 16, 16))
@@ -158,6 +180,7 @@ class TestSemiSupervised:
         assert torch.equal(output.logits, model.segmenter(images).logits)
         assert output.features is None
         assert output.reconstruction is None
+        assert output.reconstructed is None
 
     @pytest.mark.parametrize("token", ["learned", "zero"])
     def test_the_last_rows_are_masked_with_the_token(self, make_config, token):

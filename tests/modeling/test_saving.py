@@ -98,8 +98,10 @@ def test_saved_folders_load_without_this_project(make_config, tmp_path):
     assert [line for line in said.splitlines() if line.strip() and not any(words in line for words in usual)] == []
 
 
-def test_the_segmenters_folder_holds_no_training_head(make_config, tmp_path):
-    model = S4MIMForSemiSupervisedSegmentation(make_config(masked_features="token", mim_projection_channels=4))
+@pytest.mark.parametrize("decoder", ["conv", "attention"])
+def test_the_segmenters_folder_holds_no_training_head(make_config, tmp_path, decoder):
+    config = make_config(masked_features="token", mim_projection_channels=4, mim_decoder_type=decoder)
+    model = S4MIMForSemiSupervisedSegmentation(config)
     model.segmenter.save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as weights:
         assert {key.split(".")[0] for key in weights.keys()} == {"backbone", "decode_head"}  # noqa: SIM118
@@ -114,6 +116,25 @@ def test_after_importing_the_project_no_trust_is_needed(make_config, tmp_path):
     assert type(AutoModel.from_pretrained(folder)) is S4MIMForSemanticSegmentation
     assert type(AutoModelForSemanticSegmentation.from_pretrained(folder)) is S4MIMForSemanticSegmentation
     assert type(AutoImageProcessor.from_pretrained(folder)) is S4MIMImageProcessor
+
+
+@pytest.mark.parametrize("decoder", ["conv", "attention"])
+def test_the_training_model_reconstructs_alike_after_the_round_trip(make_config, tmp_path, decoder):
+    config = make_config(mim_decoder_type=decoder, masked_features="token")
+    model = S4MIMForSemiSupervisedSegmentation(config).eval()
+    with torch.no_grad():
+        for parameter in model.mim_decoder.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    model.save_pretrained(tmp_path)
+    loaded, report = S4MIMForSemiSupervisedSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    masks = torch.rand(1, 1, 40, 72) < 0.5, torch.rand(1, 1, 10, 18) < 0.5
+    class_map, images = torch.randint(0, 3, (1, 10, 18)), torch.randn(1, 3, 40, 72)
+    with torch.no_grad():
+        before, after = (one(images, *masks, class_map) for one in (model, loaded.eval()))
+    torch.testing.assert_close(before.reconstruction, after.reconstruction, rtol=1e-4, atol=1e-4)
+    assert torch.equal(before.reconstructed, after.reconstructed)
+    assert before.reconstruction.abs().sum() > 0
 
 
 @pytest.mark.parametrize("stride", [None, 8])

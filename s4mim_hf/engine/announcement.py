@@ -1,0 +1,38 @@
+"""What is said on standard error before a run starts."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.panel import Panel
+
+from s4mim_hf.data.prepared import PreparedData
+from s4mim_hf.engine.optim import scaled_learning_rate
+from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.methods import Method
+
+
+def announce(config: RunConfig, data: PreparedData, method: Method, batch_size: int) -> None:
+    """Say on standard error what is about to run, and warn of what is known to go wrong."""
+    console = Console(file=sys.stderr)
+    unlabeled = 0 if data.unlabeled is None else len(data.unlabeled)
+    validation = "no validation split" if data.validation is None else f"{len(data.validation)} validation"
+    console.print(
+        f"data: {data.name}, {len(data.labeled)} labelled, {unlabeled} unlabelled, {validation}", highlight=False
+    )
+    rate = scaled_learning_rate(config.optim, batch_size)
+    reference = config.optim.reference_batch_size
+    scaled = "" if reference is None else f" ({config.optim.learning_rate:g} at the reference batch size {reference})"
+    console.print(
+        f"effective batch size: {batch_size} labelled images a step; learning rate {rate:g}{scaled}", highlight=False
+    )
+    if config.model.backbone is None and not config.data.path.startswith("synthetic"):
+        text = (
+            "The backbone starts from RANDOM weights. With few labels this costs most of the accuracy. "
+            "Name a pretrained one: model.backbone=microsoft/resnet-50 model.backbone_config=null "
+            "(a Hub name or a local folder)."
+        )
+        console.print(Panel(text, title="WARNING", border_style="bold red"))
+    for warning in method.warnings(config.model.mim_projection_channels):
+        console.print(f"warning: {warning}", highlight=False)

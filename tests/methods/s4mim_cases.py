@@ -1,0 +1,38 @@
+"""S4MIM for 48-pixel crops and an untrained teacher, and its masked view of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from s4mim_hf.data.loaders import Batch
+from s4mim_hf.methods import S4MIMMethodConfig, StepContext
+from s4mim_hf.methods.s4mim import S4MIM, MaskedView
+from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, ReconstructionConfig, SemanticConfig
+from s4mim_hf.methods.unlabeled import unlabeled_images
+
+TERMS = {
+    "reconstruction": {"reconstruction": ReconstructionConfig(weight=0.1)},
+    "aggregation": {"aggregation": AggregationConfig(weight=0.1)},
+    "semantic": {"semantic": SemanticConfig(weight=0.5)},
+}
+NO_TERMS: dict[str, Any] = {
+    "reconstruction": ReconstructionConfig(weight=0),
+    "aggregation": AggregationConfig(weight=0),
+    "semantic": SemanticConfig(weight=0),
+}
+
+
+def config(**fields: Any) -> S4MIMMethodConfig:
+    """Return a config of small patches and thresholds that an untrained teacher reaches."""
+    small: dict[str, Any] = {"masking": MaskingConfig(patch_size=8), "threshold": 0.25, "class_map_threshold": 0.25}
+    return S4MIMMethodConfig(**{**small, **fields})
+
+
+def masked_view(method: S4MIM, batch: Batch, context: StepContext, teacher: torch.nn.Module) -> MaskedView:
+    """Return the masked view of the clean images, as the method makes it from weak views."""
+    weak, valid = unlabeled_images(batch, method.name)
+    unlabeled = method.normalize(weak)
+    pseudo = method.pseudo_labels(teacher, unlabeled, valid)
+    return method.masked_view(method.normalize(batch.labeled_images), batch.labels.long(), unlabeled, pseudo, context)
