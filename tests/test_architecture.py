@@ -23,6 +23,8 @@ ALLOWED = {
     "evaluation": LEAVES | {"data", "modeling", "visualization"},
     "hub": LEAVES | {"data", "modeling", "evaluation"},
     "engine": LEAVES | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization"},
+    "experiments": LEAVES
+    | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization", "engine"},
 }
 
 

@@ -38,7 +38,7 @@ class PreparedData:
 
     Attributes:
         name: what the data set is called, such as "camvid".
-        path: the prepared folder, or "synthetic:SEED" for the embedded data.
+        path: the prepared folder, or "synthetic:SEED" or "synthetic:SEED:all" for the embedded data.
         labeled: the labelled images.
         unlabeled: the images without labels, or None where there are none.
         validation: the labelled images kept aside, or None where there are none.
@@ -110,6 +110,7 @@ def features_of(split: str, decode: bool = False) -> datasets.Features:
 def load_prepared(path: str | Path) -> PreparedData:
     """Load a prepared folder, or the embedded data where `path` is "synthetic" or "synthetic:SEED".
 
+    "synthetic:SEED:all" is the embedded data with the labels of all its training scenes, and no unlabelled ones.
     The files' ids are compared with splits.json; images are not decoded.
 
     Raises:
@@ -192,15 +193,20 @@ def _read_parquet(files: list[str], split: str) -> datasets.Dataset | None:
 
 
 def _load_synthetic(path: str) -> PreparedData:
-    """Render the embedded data for "synthetic" or "synthetic:SEED" in memory."""
+    """Render the embedded data for "synthetic", "synthetic:SEED" or "synthetic:SEED:all" in memory."""
     # Imported here: the synthetic data needs nothing else of this file's users, and real data needs none of it.
     from s4mim_hf.data.synthetic import CLASSES, PALETTE, synthetic_splits
 
-    _, _, seed = path.partition(":")
-    if seed and not seed.isdecimal():
-        raise InputError(f"{path!r}: the embedded data is called {SYNTHETIC!r} or '{SYNTHETIC}:SEED', SEED a number")
-    rows = synthetic_splits(int(seed or 0))
-    made = {split: _from_rows(rows[split], split) for split in SPLITS}
+    _, colon, rest = path.partition(":")
+    seed, labels, all_labels = rest.partition(":")
+    if (colon and not seed.isdecimal()) or (labels and all_labels != "all"):
+        raise InputError(
+            f"{path!r}: the embedded data is called {SYNTHETIC!r}, '{SYNTHETIC}:SEED' or '{SYNTHETIC}:SEED:all', SEED "
+            "a number"
+        )
+    rows = synthetic_splits(int(seed or 0), all_labels=bool(labels))
+    made = {split: _from_rows(rows[split], split) if rows[split] else None for split in SPLITS}
+    assert made["labeled"] is not None
     return PreparedData(
         name=SYNTHETIC,
         path=path,

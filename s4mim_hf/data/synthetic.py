@@ -44,31 +44,36 @@ Rng = np.random.Generator
 ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
 
 
-def synthetic_splits(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+def synthetic_splits(seed: int = 0, all_labels: bool = False) -> dict[str, list[dict[str, Any]]]:
     """Render the three splits; every scene has a generator of its own, so one seed always gives the same data.
 
     Args:
         seed: any integer.
+        all_labels: whether the unlabelled scenes join the labelled ones, with their labels.
 
     Returns:
-        lists of rows {"id": str, "image": PNG bytes, "label": PNG bytes of 8-bit ids} for "labeled" (16) and
-        "validation" (64); rows of "unlabeled" (256) have no label.
+        lists of rows {"id": str, "image": PNG bytes, "label": PNG bytes of 8-bit ids} for "labeled" (16; 272 with all
+        labels) and "validation" (64); rows of "unlabeled" (256; none with all labels) have no label.
     """
-    return {split: synthetic_split(split, seed) for split in SPLIT_SIZES}
+    labeled, unlabeled = synthetic_split("labeled", seed), synthetic_split("unlabeled", seed, with_labels=all_labels)
+    if all_labels:
+        labeled, unlabeled = labeled + unlabeled, []
+    return {"labeled": labeled, "unlabeled": unlabeled, "validation": synthetic_split("validation", seed)}
 
 
-def synthetic_split(split: str, seed: int = 0) -> list[dict[str, Any]]:
+def synthetic_split(split: str, seed: int = 0, with_labels: bool = False) -> list[dict[str, Any]]:
     """Render one split alone, as `synthetic_splits` has it.
 
     Args:
         split: a key of `SPLIT_SIZES`.
         seed: any integer.
+        with_labels: whether scenes of "unlabeled" have their labels too; the others always do.
     """
     rows = []
     for index in range(SPLIT_SIZES[split]):
         image, label = render_scene(np.random.default_rng(derive_seed(seed, f"synthetic-{split}", index)))
         row = {"id": f"{split}_{index:03d}", "image": _png(image)}
-        rows.append(row if split == "unlabeled" else {**row, "label": _png(label)})
+        rows.append(row if split == "unlabeled" and not with_labels else {**row, "label": _png(label)})
     return rows
 
 

@@ -154,4 +154,20 @@ def test_synthetic_data_in_memory_and_as_a_folder_are_the_same(copy: Path, tmp_p
     assert memory.labeled[0]["image"]["bytes"] == folder.labeled[0]["image"]["bytes"]
     assert memory.labeled[0]["label"]["bytes"] == folder.labeled[0]["label"]["bytes"]
     assert (memory.id2label, memory.palette) == (folder.id2label, folder.palette)
-    refused("synthetic:x", "the embedded data is called")
+    for wrong in ("synthetic:x", "synthetic:", "synthetic:3:most", "synthetic:all"):
+        refused(wrong, "the embedded data is called")
+
+
+def test_synthetic_data_with_all_labels_is_the_same_scenes() -> None:
+    few, every = load_prepared("synthetic:3"), load_prepared("synthetic:3:all")
+    assert few.unlabeled is not None
+    assert every.unlabeled is None
+    assert (every.path, every.name) == ("synthetic:3:all", few.name)
+    assert every.split_hash != few.split_hash
+    assert every.labeled["id"][:] == [*few.labeled["id"][:], *few.unlabeled["id"][:]]
+    assert every.labeled[:16] == few.labeled[:]
+    assert every.labeled[16]["image"] == few.unlabeled[0]["image"]
+    assert decode_label(every.labeled[16]["label"]["bytes"]).shape == (128, 128)
+    assert every.validation is not None
+    assert few.validation is not None
+    assert every.validation[:] == few.validation[:]

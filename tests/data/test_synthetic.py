@@ -62,6 +62,18 @@ def test_one_seed_gives_one_data_set_and_another_seed_another(splits: Splits) ->
     assert _digest(synthetic_split("labeled", 1)) != _digest(splits["labeled"])
 
 
+def test_all_labels_only_add_the_labels_of_the_unlabelled_scenes(splits: Splits) -> None:
+    every = synthetic_splits(0, all_labels=True)
+    assert every["unlabeled"] == []
+    assert every["validation"] == splits["validation"]
+    assert every["labeled"][:16] == splits["labeled"]
+    assert [{**row, "label": None} for row in every["labeled"][16:]] == [
+        {**row, "label": None} for row in splits["unlabeled"]
+    ]
+    label = _array(every["labeled"][16]["label"])
+    assert set(np.unique(label)) <= {*range(len(CLASSES)), 255}
+
+
 def test_no_scene_occurs_twice(splits: Splits) -> None:
     assert len({row["image"] for rows in splits.values() for row in rows}) == 336
 

@@ -1,0 +1,134 @@
+"""The whole ablation: plan, check, prepare, run what is missing, compare, draw."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+from rich.console import Console
+
+from s4mim_hf.data.prepared import PreparedData, load_prepared
+from s4mim_hf.engine.build import build_method_for
+from s4mim_hf.errors import InputError
+from s4mim_hf.experiments.collect import collect
+from s4mim_hf.experiments.figures import draw_ablation, draw_reconstructions
+from s4mim_hf.experiments.plan import AblationOptions, AblationPlan, Cell, plan_ablation
+from s4mim_hf.experiments.progress import RunsWatcher
+from s4mim_hf.experiments.results import AblationResults, write_results
+from s4mim_hf.experiments.runner import Failure, only_one, run_cells
+from s4mim_hf.experiments.states import check_cells, state_of
+from s4mim_hf.experiments.tables import MARKDOWN_FILE, terminal_tables, write_markdown
+
+
+def run_ablation(options: AblationOptions, console: Console) -> tuple[list[Failure], int]:
+    """Run what is not finished yet, and compare all rows.
+
+    The ablation's folder then holds `results.json` (see `s4mim_hf.experiments.results`), `results.md`,
+    `ablation.png`, `reconstructions.png` where both kinds of image modelling are among the rows, the runs as
+    runs/FRACTION/ROW/seed_N with a .yaml and a .log beside each, and data/ where draws were made.
+
+    Returns:
+        the failures, and the number of all runs; the tables hold those that did not fail.
+
+    Raises:
+        InputError: before any run starts, for anything that does not fit.
+    """
+    if "LOCAL_RANK" in os.environ:
+        raise InputError("ablate.py starts its runs itself: call it with python, without a launcher")
+    # A bar for each split that is loaded would break up ours.
+    datasets.disable_progress_bars()
+    plan = plan_ablation(options)
+    for note in plan.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    check_cells(plan.cells)
+    with only_one(plan.output):
+        plan.source.prepare(
+            dict.fromkeys((cell.fraction, cell.seed) for cell in plan.cells),
+            say=lambda note: console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True),
+        )
+        _check_methods(plan)
+        failures = _run(plan, options, console)
+        results = _write(plan, options, failures)
+        console.print(terminal_tables(results))
+        made = [MARKDOWN_FILE, "results.json"]
+        made += _draw(plan, results) if results["complete"] else []
+    for name in made:
+        console.print(f"  {plan.output / name}", highlight=False, markup=False, soft_wrap=True)
+    return failures, len(plan.cells)
+
+
+def failure_sentence(failures: Sequence[Failure], total: int) -> str:
+    """Say which runs failed, why, and where to read on."""
+    shown = [f"{failure.cell.name}: {failure.sentence} (log: {failure.cell.log_file})" for failure in failures[:3]]
+    more = [f"and {len(failures) - 3} more"] if len(failures) > 3 else []
+    return f"{len(failures)} of {total} runs failed: {'; '.join([*shown, *more])}"
+
+
+def _check_methods(plan: AblationPlan) -> None:
+    """Check every row against the data of its first draw, as a run would: settings may only fail together."""
+    loaded: dict[str, PreparedData] = {}
+    checked: set[tuple[str, str]] = set()
+    for cell in plan.cells:
+        if (cell.fraction, cell.row.name) in checked:
+            continue
+        checked.add((cell.fraction, cell.row.name))
+        path = cell.config.data.path
+        data = loaded[path] = loaded.get(path) or load_prepared(path)
+        model = cell.config.model
+        stride = 4 if model.mim_features == "decoder" else model.output_stride or 32
+        # No check depends on the statistics' and the channels' values.
+        build_method_for(cell.config, data, ((0.5,) * 3, (0.5,) * 3), stride, (1, 1))
+
+
+def _run(plan: AblationPlan, options: AblationOptions, console: Console) -> list[Failure]:
+    states = {cell: state_of(cell) for cell in plan.cells}
+    to_run = [cell for cell in plan.cells if states[cell] != "finished"]
+    count = Counter(states.values())
+    console.print(
+        f"{len(plan.cells)} runs in {plan.output}: {count['finished']} finished, {count['interrupted']} to go on from "
+        f"a checkpoint, {count['new']} to start; {options.jobs} at once",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if not to_run:
+        return []
+
+    def write_tables() -> None:
+        _write(plan, options, [])
+
+    watcher = RunsWatcher(
+        console, total=len(plan.cells), finished=count["finished"], to_run=to_run, after_each=write_tables
+    )
+    try:
+        with watcher:
+            return run_cells(to_run, options.jobs, watcher)
+    except KeyboardInterrupt:
+        console.print("all runs have ended; the same command goes on from their last checkpoints", highlight=False)
+        raise
+
+
+def _write(plan: AblationPlan, options: AblationOptions, failures: Sequence[Failure]) -> AblationResults:
+    results = collect(plan, options.command, plan.cells[0].config.recipe, failures)
+    write_results(results, plan.output)
+    write_markdown(results, plan.output)
+    return results
+
+
+def _draw(plan: AblationPlan, results: AblationResults) -> list[str]:
+    """Draw what can be drawn, and return the files' names."""
+    draw_ablation(results, plan.output / "ablation.png")
+    made = ["ablation.png"]
+    pair = [_first(plan, name) for name in ("basic_mim", "class_wise_mim")]
+    if pair[0] is not None and pair[1] is not None:
+        draw_reconstructions(pair[0], pair[1], plan.output / "reconstructions.png")
+        made.append("reconstructions.png")
+    return made
+
+
+def _first(plan: AblationPlan, name: str) -> Path | None:
+    cells: list[Cell] = [cell for cell in plan.cells if cell.row.name == name]
+    return cells[0].folder if cells else None

@@ -1,0 +1,206 @@
+"""Where the runs of an ablation get their data: one labelled draw for each label fraction and seed.
+
+Three ways: draws of a raw folder, which are prepared once below the ablation's folder; the embedded scenes, rendered
+from each seed; or one prepared folder, whose labelled images are what they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from s4mim_hf.data.plan import PrepareOptions, make_plan
+from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.prepared import SYNTHETIC, load_prepared
+from s4mim_hf.data.raw_folder import scan
+from s4mim_hf.data.splits import parse_labeled, split_hash
+from s4mim_hf.data.synthetic import SPLIT_SIZES
+from s4mim_hf.errors import InputError
+
+ALL = "all"
+Draw = tuple[str, int]
+"""A label fraction and a seed."""
+
+
+class DataSource(ABC):
+    """Gives each draw a `data.path`.
+
+    Attributes:
+        fractions: the label fractions, as they are called in tables.
+        no_ceiling: why not all labels can be had, as a sentence; None where they can.
+        description: what is trained on, in words.
+    """
+
+    fractions: tuple[str, ...]
+    no_ceiling: str | None = None
+    description: str
+
+    @abstractmethod
+    def path(self, fraction: str, seed: int) -> str:
+        """Return the run's `data.path`; the fraction "all" is that of the ceiling."""
+
+    def prepare(self, draws: Iterable[Draw], say: Callable[[str], None]) -> None:
+        """Make what is not there yet.
+
+        Args:
+            draws: which are needed.
+            say: called with each thing that a person should know, once.
+
+        Raises:
+            InputError: the raw data does not fit, or another draw is in the place of one of these.
+        """
+        return None
+
+
+class RawSource(DataSource):
+    """Seeded draws of a raw folder, with the same validation images in all of them.
+
+    Args:
+        options: what to prepare; `output`, `labeled` and `seed` are set for each draw.
+        labeled: the label fractions asked for; none: see `default_fraction`.
+        folder: where the draws are written.
+
+    Raises:
+        InputError: a fraction is none, is given twice, or there would be nothing to measure on.
+    """
+
+    def __init__(self, options: PrepareOptions, labeled: Sequence[str], folder: Path) -> None:
+        self.fractions = tuple(parse_labeled(text).text for text in labeled or [default_fraction(options.source)])
+        doubled = next((text for text in self.fractions if self.fractions.count(text) > 1), None)
+        if doubled is not None:
+            raise InputError(f"--labeled names {doubled} twice; name each fraction once")
+        if options.validation == "none":
+            raise InputError("--validation none leaves nothing to compare rows by; leave some images for validation")
+        self.options = options
+        self.folder = folder
+        name = options.kind if options.kind != "folder" else options.source.resolve().name
+        self.description = f"{name}, labelled images drawn by each run's seed, the same validation images for all"
+        if self.fractions == (ALL,):
+            self.no_ceiling = "with --labeled all every row has all labels"
+
+    def path(self, fraction: str, seed: int) -> str:
+        """Return the draw's folder; all labels are the same images for every seed, and prepared once."""
+        place = self.folder / fraction.replace("/", "-")
+        return str(place if fraction == ALL else place / f"seed_{seed}")
+
+    def prepare(self, draws: Iterable[Draw], say: Callable[[str], None]) -> None:
+        """Check every draw, then prepare those that are not there; see `DataSource.prepare`."""
+        wanted = {
+            self.path(fraction, seed): replace(
+                self.options,
+                output=Path(self.path(fraction, seed)),
+                labeled=fraction,
+                seed=0 if fraction == ALL else seed,
+            )
+            for fraction, seed in draws
+        }
+        missing = [options for options in wanted.values() if not _is_there(options)]
+        said: set[str] = set()
+
+        def say_once(note: str) -> None:
+            if note not in said:
+                said.add(note)
+                say(note)
+
+        for options in missing:
+            prepare_folder(options, say_once)
+
+
+def default_fraction(source: Path) -> str:
+    """Return "1/8" where every training image has a mask, and "all" where some have none: they are the unlabelled."""
+    return ALL if any(item.mask is None for item in scan(source).training) else "1/8"
+
+
+def _is_there(options: PrepareOptions) -> bool:
+    """Whether the draw has been prepared.
+
+    Raises:
+        InputError: the draw cannot be made, or its folder holds another.
+    """
+    splits = make_plan(options).splits()
+    if not (options.output / "splits.json").is_file():
+        return False
+    expected = split_hash({split: [item.id for item in items] for split, items in splits.items()})
+    found = load_prepared(options.output).split_hash
+    if found != expected:
+        raise InputError(
+            f"{options.output} holds another draw (split hash {found[:12]}) than {options.source} gives now "
+            f"({expected[:12]}); name another --output, or delete that folder and the runs on it"
+        )
+    return True
+
+
+@dataclass
+class SyntheticSource(DataSource):
+    """The embedded scenes.
+
+    Args:
+        scenes: the seed that they are rendered from; None: each run's own.
+    """
+
+    scenes: int | None = None
+
+    def __post_init__(self) -> None:
+        self.fractions = (str(SPLIT_SIZES["labeled"]),)
+        of = "each run's seed" if self.scenes is None else f"seed {self.scenes}"
+        self.description = f"embedded synthetic scenes, rendered from {of}, validation included"
+
+    def path(self, fraction: str, seed: int) -> str:
+        """Return "synthetic:SEED", with ":all" for all labels."""
+        scenes = seed if self.scenes is None else self.scenes
+        return f"{SYNTHETIC}:{scenes}" + (":all" if fraction == ALL else "")
+
+
+class PreparedSource(DataSource):
+    """A prepared folder, the same for all seeds.
+
+    Raises:
+        InputError: it is none, or has no validation split.
+    """
+
+    def __init__(self, path: str) -> None:
+        data = load_prepared(path)
+        if data.validation is None:
+            raise InputError(f"{path} has no validation split to compare rows by; prepare it with one")
+        self.data_path = path
+        self.fractions = (str(len(data.labeled)),)
+        self.no_ceiling = (
+            f"{path} has the labels of {len(data.labeled)} images only; for the ceiling give the raw images "
+            "(--source DIR), of which draws are made"
+        )
+        self.description = f"{data.name} as prepared: one labelled set, only the runs' seeds vary"
+
+    def path(self, fraction: str, seed: int) -> str:
+        """Return the folder."""
+        return self.data_path
+
+
+def source_of(
+    data_path: str | None, options: PrepareOptions | None, labeled: Sequence[str], folder: Path
+) -> DataSource:
+    """Choose the way of the three.
+
+    Args:
+        data_path: what the recipe or an override says; None where neither does. Not read where `options` are given.
+        options: what to prepare, where raw images are given.
+        labeled: the label fractions asked for.
+        folder: where draws are written.
+
+    Raises:
+        InputError: there is no data, or fractions are asked of data whose labelled images are fixed.
+    """
+    if options is not None:
+        return RawSource(options, labeled, folder)
+    if data_path is None:
+        raise InputError("there is no data: give raw images with --source DIR, or a prepared folder with data.path=DIR")
+    if labeled:
+        raise InputError(
+            f"--labeled {','.join(labeled)} needs --source: the labelled images of data.path={data_path} are what they "
+            "are; give the raw images to draw from"
+        )
+    if data_path == SYNTHETIC:
+        return SyntheticSource()
+    name, _, seed = data_path.partition(":")
+    return SyntheticSource(int(seed)) if name == SYNTHETIC and seed.isdecimal() else PreparedSource(data_path)

@@ -1,0 +1,222 @@
+"""From what a person asked for to the list of runs: one validated configuration each, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from s4mim_hf.data.catalog import CATALOG
+from s4mim_hf.data.plan import PrepareOptions
+from s4mim_hf.engine.config_loading import load_run_config
+from s4mim_hf.engine.results import config_hash
+from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.errors import InputError, nearest
+from s4mim_hf.experiments.draws import ALL, DataSource, source_of
+from s4mim_hf.experiments.rows import (
+    BASE,
+    FULLY_SUPERVISED,
+    ROWS,
+    SUPERVISED,
+    Row,
+    check_overrides,
+    row_overrides,
+    rows_of,
+)
+
+
+@dataclass(frozen=True)
+class AblationOptions:
+    """What was asked for, as on the command line of `scripts/ablate.py`.
+
+    Attributes:
+        recipe: a recipe's name, or a YAML file.
+        rows: names of rows; none: all that the data allows.
+        seeds: of the runs, and of the labelled draws.
+        labeled: label fractions, for raw images.
+        source: folder of raw images to draw from; None: the data that recipe and overrides name.
+        kind: how the raw images are laid out; None: the recipe's name where the catalog has it, else "folder".
+        validation: as `scripts/prepare_data.py` takes it, for raw images.
+        classes: class names, for raw images without classes.json.
+        relative_to: the row that differences are to; None: base, or else supervised.
+        jobs: how many runs go on at once.
+        output: the ablation's folder; None: runs/ablation-RECIPE.
+        overrides: settings for all rows, `key=value`.
+        command: the command line, to be printed with the results.
+    """
+
+    recipe: str = "demo"
+    rows: Sequence[str] = ()
+    seeds: Sequence[int] = (0, 1, 2)
+    labeled: Sequence[str] = ()
+    source: Path | None = None
+    kind: str | None = None
+    validation: str | None = None
+    classes: Sequence[str] | None = None
+    relative_to: str | None = None
+    jobs: int = 1
+    output: Path | None = None
+    overrides: Sequence[str] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of the ablation.
+
+    Attributes:
+        fraction: the label fraction whose draw it trains on; "all" for the ceiling.
+        row: the row that it belongs to.
+        seed: of the run and the draw.
+        config: its configuration, `output_dir` included.
+    """
+
+    fraction: str
+    row: Row
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return f"{self.fraction}, {self.row.name}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        assert self.config.output_dir is not None
+        return Path(self.config.output_dir)
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration as it was started with; that this is there shows that an ablation made the folder."""
+        return self.folder.with_name(f"{self.folder.name}.yaml")
+
+    @property
+    def log_file(self) -> Path:
+        """What the run printed, all its parts one after the other."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """All runs, and how their results are put together.
+
+    Attributes:
+        output: the ablation's folder.
+        source: where the data is from.
+        rows: in the order of the tables.
+        seeds: in the order of the runs.
+        cells: the runs in their order: all rows of a seed before the next seed, so that pairs are complete early.
+        relative_to: the row that differences are to; None where no row serves.
+        notes: what a person should know, in sentences.
+    """
+
+    output: Path
+    source: DataSource
+    rows: list[Row]
+    seeds: list[int]
+    cells: list[Cell]
+    relative_to: str | None
+    notes: list[str] = field(default_factory=list)
+
+    def cells_of(self, fraction: str, row: Row) -> list[Cell]:
+        """Return the runs of one line of one table."""
+        fraction = ALL if row.all_labels else fraction
+        return [cell for cell in self.cells if cell.row is row and cell.fraction == fraction]
+
+
+def plan_ablation(options: AblationOptions) -> AblationPlan:
+    """Choose rows and data, and build and check every run's configuration; nothing is written.
+
+    Raises:
+        InputError: anything asked for does not exist, does not fit together or is out of range.
+    """
+    _check_numbers(options)
+    # Keys of methods are each row's matter: the recipe's own method may lack them.
+    shared = [text for text in options.overrides if not text.strip().startswith("method.")]
+    base = load_run_config(options.recipe, [*shared, "data.path=data"])
+    output = options.output or Path("runs") / f"ablation-{base.recipe}"
+    source = _choose_source(options, base, shared, output)
+    rows, notes = _choose_rows(options, source)
+    check_overrides(rows, options.recipe, options.overrides)
+    relative_to = _choose_reference(options.relative_to, rows)
+    configs = {row.name: _row_config(row, options) for row in rows}
+    cells = []
+    for seed in options.seeds:
+        # The ceiling first: it belongs to every fraction.
+        pairs = [(ALL, row) for row in rows if row.all_labels]
+        pairs += [(fraction, row) for fraction in source.fractions for row in rows if not row.all_labels]
+        for fraction, row in pairs:
+            folder = output / "runs" / fraction.replace("/", "-") / row.name / f"seed_{seed}"
+            config = configs[row.name]
+            data = replace(config.data, path=source.path(fraction, seed))
+            cells.append(Cell(fraction, row, seed, replace(config, seed=seed, data=data, output_dir=str(folder))))
+    return AblationPlan(output, source, rows, list(options.seeds), cells, relative_to, notes)
+
+
+def settings_hash(config: RunConfig) -> str:
+    """Return 12 hexadecimal digits that the runs of one row share: of all but seed, data and folder."""
+    return config_hash(replace(config, seed=0, data=replace(config.data, path="data"), output_dir=None))
+
+
+def _row_config(row: Row, options: AblationOptions) -> RunConfig:
+    overrides = row_overrides(row, options.recipe, options.overrides)
+    return load_run_config(options.recipe, [*overrides, "data.path=data"])
+
+
+def _check_numbers(options: AblationOptions) -> None:
+    if not options.seeds:
+        raise InputError("--seeds names no seed; give some, as in --seeds 0,1,2")
+    for seed in options.seeds:
+        if seed < 0:
+            raise InputError(f"--seeds names {seed}; seeds are whole numbers from 0 on")
+        if options.seeds.count(seed) > 1:
+            raise InputError(f"--seeds names {seed} twice; name each seed once")
+    if options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}; at least 1 run must go on")
+
+
+def _choose_source(options: AblationOptions, base: RunConfig, shared: Sequence[str], output: Path) -> DataSource:
+    names_data = any(text.partition("=")[0].strip() == "data.path" for text in shared)
+    if options.source is not None:
+        if names_data:
+            raise InputError("both --source and data.path=... are given; draws of --source are the data, or data.path")
+        kind = options.kind or (base.recipe if base.recipe in CATALOG else "folder")
+        if kind not in ("folder", *CATALOG):
+            raise InputError(f"--kind {kind!r} is no known data set{nearest(kind, ['folder', *CATALOG])}")
+        raw = PrepareOptions(
+            source=options.source, output=output, kind=kind, validation=options.validation, classes=options.classes
+        )
+        return source_of(None, raw, options.labeled, output / "data")
+    for option in ("kind", "validation", "classes"):
+        if getattr(options, option) is not None:
+            raise InputError(f"--{option} is for raw images; give them with --source DIR, or leave it out")
+    try:
+        path = load_run_config(options.recipe, shared).data.path
+    except InputError:
+        path = None  # all that is missing: with a path the same settings were fine
+    return source_of(path, None, options.labeled, output / "data")
+
+
+def _choose_rows(options: AblationOptions, source: DataSource) -> tuple[list[Row], list[str]]:
+    """Return the rows, and what is to be said of those left out."""
+    if source.no_ceiling is None:
+        return rows_of(options.rows or list(ROWS)), []
+    if FULLY_SUPERVISED in options.rows:
+        raise InputError(f"--rows names {FULLY_SUPERVISED}, but {source.no_ceiling}")
+    if options.rows:
+        return rows_of(options.rows), []
+    note = f"row {FULLY_SUPERVISED} is left out: {source.no_ceiling}"
+    return rows_of([name for name in ROWS if name != FULLY_SUPERVISED]), [note]
+
+
+def _choose_reference(asked: str | None, rows: Sequence[Row]) -> str | None:
+    names = [row.name for row in rows]
+    if asked is None:
+        return next((name for name in (BASE, SUPERVISED) if name in names), None)
+    if asked not in names:
+        raise InputError(
+            f"--relative-to is {asked!r}{nearest(asked, names)} (rows of this ablation: {', '.join(names)})"
+        )
+    return asked

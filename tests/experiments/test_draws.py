@@ -1,0 +1,104 @@
+"""Draws of raw images are prepared once, nest, and share their validation images; other data is what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from raw_trees import write_tree
+
+from s4mim_hf.data.plan import PrepareOptions
+from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.prepared import load_prepared
+from s4mim_hf.errors import InputError
+from s4mim_hf.experiments.draws import PreparedSource, RawSource, SyntheticSource, default_fraction, source_of
+
+
+def raw_source(folder: Path, *labeled: str, **options: str) -> RawSource:
+    raw = folder / "raw"
+    if not raw.exists():
+        write_tree(raw, masked=20)
+    prepare = PrepareOptions(source=raw, output=folder / "out", **options)  # type: ignore[arg-type]
+    return RawSource(prepare, labeled, folder / "out" / "data")
+
+
+def test_draws_are_prepared_once_nest_and_share_validation(tmp_path: Path) -> None:
+    source, notes = raw_source(tmp_path, "1/4", "1/2"), []
+    draws = [("1/4", 0), ("1/4", 1), ("1/2", 0), ("all", 0), ("all", 1)]
+    source.prepare(draws, notes.append)
+    assert source.path("1/4", 1) == str(tmp_path / "out" / "data" / "1-4" / "seed_1")
+    assert source.path("all", 0) == source.path("all", 1)
+    data = {draw: load_prepared(source.path(*draw)) for draw in draws}
+    ids = {draw: set(one.labeled["id"][:]) for draw, one in data.items()}
+    assert [len(ids[draw]) for draw in draws] == [4, 4, 8, 16, 16]
+    assert ids["1/4", 0] < ids["1/2", 0] < ids["all", 0]
+    assert ids["1/4", 0] != ids["1/4", 1]
+    assert data["all", 0].unlabeled is None
+    validation = {tuple(one.validation["id"][:]) for one in data.values() if one.validation is not None}
+    assert len(validation) == 1
+    assert len(notes) == len(set(notes)), "each note once"
+    files = sorted((tmp_path / "out").rglob("*.parquet"))
+    times = [file.stat().st_mtime_ns for file in files]
+    source.prepare(draws, notes.append)
+    assert [file.stat().st_mtime_ns for file in files] == times
+
+
+def test_another_draw_in_the_same_place_is_refused(tmp_path: Path) -> None:
+    raw_source(tmp_path, "4").prepare([("4", 0)], lambda note: None)
+    write_tree(tmp_path / "raw", masked=30)
+    with pytest.raises(InputError, match=r"seed_0 holds another draw .* name another --output"):
+        raw_source(tmp_path, "4").prepare([("4", 1), ("4", 0)], lambda note: None)
+    assert not (tmp_path / "out" / "data" / "4" / "seed_1").exists(), "checked before anything is prepared"
+
+
+def test_fractions_are_checked_before_anything_is_prepared(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--labeled takes"):
+        raw_source(tmp_path, "1/4", "some")
+    with pytest.raises(InputError, match="names 1/4 twice"):
+        raw_source(tmp_path, "1/4", "1/4")
+    with pytest.raises(InputError, match="--validation none leaves nothing to compare"):
+        raw_source(tmp_path, "1/4", validation="none")
+    with pytest.raises(InputError, match="--labeled 17"):
+        raw_source(tmp_path, "1/4", "17").prepare([("1/4", 0), ("17", 0)], lambda note: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_masks_are_the_unlabelled_ones(tmp_path: Path) -> None:
+    assert default_fraction(write_tree(tmp_path / "whole", masked=4)) == "1/8"
+    assert default_fraction(write_tree(tmp_path / "part", masked=4, bare=2)) == "all"
+    source = raw_source(tmp_path)
+    assert (source.fractions, source.no_ceiling) == (("1/8",), None)
+    only_all = raw_source(tmp_path, "all")
+    assert only_all.no_ceiling == "with --labeled all every row has all labels"
+
+
+def test_synthetic_scenes_follow_the_run_s_seed_or_their_own() -> None:
+    source = source_of("synthetic", None, [], Path("data"))
+    assert source.fractions == ("16",)
+    assert [source.path("16", 3), source.path("all", 3)] == ["synthetic:3", "synthetic:3:all"]
+    fixed = source_of("synthetic:7", None, [], Path("data"))
+    assert isinstance(fixed, SyntheticSource)
+    assert [fixed.path("16", 3), fixed.path("all", 3)] == ["synthetic:7", "synthetic:7:all"]
+
+
+def test_a_prepared_folder_is_what_it_is(tmp_path: Path) -> None:
+    write_tree(tmp_path / "raw", masked=10)
+    for name, validation in (("data", "2"), ("bare", "none")):
+        options = PrepareOptions(tmp_path / "raw", tmp_path / name, labeled="3", validation=validation)
+        prepare_folder(options, lambda note: None)
+    source = source_of(str(tmp_path / "data"), None, [], tmp_path)
+    assert isinstance(source, PreparedSource)
+    assert source.fractions == ("3",)
+    assert source.path("3", 0) == source.path("3", 1) == str(tmp_path / "data")
+    assert "labels of 3 images only" in str(source.no_ceiling)
+    with pytest.raises(InputError, match="no validation split"):
+        source_of(str(tmp_path / "bare"), None, [], tmp_path)
+
+
+def test_there_must_be_data_and_draws_need_raw_images() -> None:
+    with pytest.raises(InputError, match=r"--source DIR, or a prepared folder with data\.path=DIR"):
+        source_of(None, None, [], Path("data"))
+    with pytest.raises(InputError, match=r"--labeled 1/8,1/4 needs --source"):
+        source_of("synthetic", None, ["1/8", "1/4"], Path("data"))
+    with pytest.raises(InputError, match="there is no folder"):
+        source_of("nowhere", None, [], Path("data"))

@@ -1,0 +1,160 @@
+"""Each row is what the method's description says it is, whatever the recipe it starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s4mim_hf.engine.config_loading import load_run_config, recipe_names, save_run_config
+from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.errors import InputError
+from s4mim_hf.experiments.rows import ROWS, check_overrides, row_overrides, rows_of
+
+# method, strong views, regions of L_rec (None: no L_rec), L_agg, L_sem
+DESCRIBED: dict[str, tuple[str, int | None, str | None, bool, bool]] = {
+    "supervised": ("supervised", None, None, False, False),
+    "fully_supervised": ("supervised", None, None, False, False),
+    "base": ("fixmatch", 1, None, False, False),
+    "base_two_views": ("fixmatch", 2, None, False, False),
+    "basic_mim": ("s4mim", 1, "image", False, False),
+    "class_wise_mim": ("s4mim", 1, "class", False, False),
+    "aggregation": ("s4mim", 1, "class", True, False),
+    "s4mim": ("s4mim", 1, "class", True, True),
+    "semantic_only": ("s4mim", 1, None, False, True),
+    "basic_mim_all": ("s4mim", 1, "image", True, True),
+    "unimatch": ("unimatch", 2, None, False, False),
+    "unimatch_ema": ("unimatch", 2, None, False, False),
+}
+
+
+def config_of(name: str, recipe: str | Path = "demo", *overrides: str) -> RunConfig:
+    return load_run_config(recipe, [*row_overrides(ROWS[name], recipe, overrides), "data.path=synthetic"])
+
+
+def described(config: RunConfig) -> tuple[str, int | None, str | None, bool, bool]:
+    method: Any = config.method
+    if method.name != "s4mim":
+        return method.name, getattr(method, "strong_views", None), None, False, False
+    regions = method.reconstruction.regions if method.reconstruction.weight > 0 else None
+    return method.name, method.strong_views, regions, method.aggregation.weight > 0, method.semantic.weight > 0
+
+
+def test_every_row_is_described() -> None:
+    assert list(ROWS) == list(DESCRIBED)
+    assert [name for name, row in ROWS.items() if row.all_labels] == ["fully_supervised"]
+    assert all(len(row.title) <= 36 and row.question for row in ROWS.values())
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_rows_on_the_shipped_recipes(recipe: str) -> None:
+    for name, expected in DESCRIBED.items():
+        config = config_of(name, recipe)
+        assert described(config) == expected, name
+        assert getattr(config.method, "consistency_weight", 1) > 0
+
+
+def test_rows_differ_in_nothing_but_the_method() -> None:
+    whole = config_of("supervised", "camvid")
+    for name in ROWS:
+        config = config_of(name, "camvid")
+        for section in ("data", "model", "teacher", "optim", "evaluation", "mixed_precision", "deterministic"):
+            assert getattr(config, section) == getattr(whole, section), (name, section)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "{name: s4mim, reconstruction: {weight: 0}, aggregation: {weight: 0}, semantic: {weight: 0}}",
+        "{name: s4mim, reconstruction: {weight: 0.7, regions: image}, consistency_weight: 0}",
+        "{name: fixmatch}",
+        "{name: supervised}",
+        "{name: unimatch}",
+    ],
+)
+def test_any_recipe_will_do(method: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"model: {{backbone: some/backbone}}\nmethod: {method}\n")
+    for name, expected in DESCRIBED.items():
+        assert described(config_of(name, recipe)) == expected, name
+    s4mim: Any = config_of("s4mim", recipe).method
+    weights = (s4mim.consistency_weight, s4mim.reconstruction.weight, s4mim.aggregation.weight, s4mim.semantic.weight)
+    # Weights of 0 give way to the method's defaults, others stay.
+    assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 0.5)
+
+
+def test_a_saved_run_is_a_recipe_too(tmp_path: Path) -> None:
+    path = tmp_path / "run_config.yaml"
+    save_run_config(config_of("base", "demo", "method.consistency_weight=2"), path)
+    assert {name: described(config_of(name, path)) for name in ROWS} == DESCRIBED
+    unimatch: Any = config_of("unimatch", path).method
+    assert (unimatch.consistency_weight, unimatch.supervised_weight, unimatch.feature_weight) == (0.25, 0.5, 0.25)
+    assert unimatch.pseudo_labels_from == "student"
+    assert config_of("unimatch_ema", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
+
+
+def test_an_override_changes_the_rows_that_have_its_key() -> None:
+    check_overrides(list(ROWS.values()), "demo", overrides := ["method.masking.ratio=0.3", "method.threshold=0.5"])
+    assert config_of("supervised", "demo", *overrides) == config_of("supervised")
+    base: Any = config_of("base", "demo", *overrides).method
+    s4mim: Any = config_of("s4mim", "demo", *overrides).method
+    assert base.threshold == s4mim.threshold == 0.5
+    assert s4mim.masking.ratio == 0.3
+
+
+def test_a_term_s_weight_changes_the_rows_with_that_term_only() -> None:
+    overrides = ["method.semantic.weight=0.9"]
+    check_overrides(list(ROWS.values()), "demo", overrides)
+    s4mim: Any = config_of("s4mim", "demo", *overrides).method
+    without: Any = config_of("aggregation", "demo", *overrides).method
+    assert (s4mim.semantic.weight, without.semantic.weight) == (0.9, 0)
+
+
+def test_s4mim_on_unimatch_s_base_is_a_matter_of_overrides() -> None:
+    overrides = [
+        "method.strong_views=2",
+        "method.feature_weight=0.25",
+        "method.supervised_weight=0.5",
+        "method.consistency_weight=0.25",
+    ]
+    rows = rows_of(["supervised", "base", "base_two_views", "s4mim", "unimatch_ema"])
+    check_overrides(rows, "demo", overrides)
+    s4mim: Any = config_of("s4mim", "demo", *overrides).method
+    assert (s4mim.strong_views, s4mim.feature_weight, s4mim.consistency_weight) == (2, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("names", "override", "message"),
+    [
+        ("s4mim", "method.name=fixmatch", "every row has its method"),
+        ("s4mim", "seed=3", "--seeds"),
+        ("s4mim", "output_dir=x", "--output"),
+        ("base_two_views", "method.strong_views=1", "contradicts row 'base_two_views', which is method.strong_views=2"),
+        ("base,basic_mim", "method.reconstruction.regions=class", "contradicts row 'basic_mim'"),
+        ("unimatch", "method.pseudo_labels_from=teacher", "contradicts row 'unimatch'"),
+        ("supervised", "method.masking.ratio=0.5", "a key of method s4mim, and method.name is 'supervised'"),
+        ("supervised,s4mim", "method.masking.rato=0.5", "did you mean 'method.masking.ratio'"),
+        ("base,semantic_only", "method.aggregation.weight=1", "changes none of the rows base, semantic_only"),
+    ],
+)
+def test_overrides_that_cannot_be(names: str, override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_overrides(rows_of(names.split(",")), "demo", [override])
+    assert message in str(caught.value)
+    assert override.partition("=")[0] in str(caught.value)
+
+
+def test_a_row_s_own_term_cannot_be_switched_off() -> None:
+    with pytest.raises(InputError, match=r"method\.semantic\.weight=0 contradicts row 's4mim'"):
+        row_overrides(ROWS["s4mim"], "demo", ["method.semantic.weight=0"])
+    with pytest.raises(InputError, match=r"consistency_weight=0 contradicts row 'base'"):
+        row_overrides(ROWS["base"], "demo", ["method.consistency_weight=0"])
+
+
+def test_unknown_rows() -> None:
+    assert [row.name for row in rows_of(["s4mim", "supervised", "s4mim"])] == ["supervised", "s4mim"]
+    with pytest.raises(InputError, match="'s4min'; did you mean 's4mim'"):
+        rows_of(["s4min"])
+    with pytest.raises(InputError, match="names no row"):
+        rows_of([])

@@ -1,0 +1,100 @@
+"""What is finished stays, what has a checkpoint goes on, and nothing else is ever deleted or overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from written_runs import finish, planned
+
+from s4mim_hf.engine.config_loading import save_run_config
+from s4mim_hf.errors import InputError
+from s4mim_hf.experiments.plan import AblationOptions, Cell, plan_ablation
+from s4mim_hf.experiments.states import begins_at, check_cells, clear, state_of, step_of
+
+
+def one_cell(output: Path, *overrides: str) -> Cell:
+    return plan_ablation(AblationOptions(rows=["base"], seeds=[0], output=output, overrides=overrides)).cells[0]
+
+
+def checkpoint(cell: Cell, step: int) -> None:
+    folder = cell.folder / "checkpoints" / f"step_{step}"
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"step": step}))
+    save_run_config(cell.config, cell.config_file)
+
+
+def test_states(tmp_path: Path) -> None:
+    cells = planned(tmp_path, "base", seeds=(0, 1, 2, 3, 4)).cells
+    assert state_of(cells[0]) == "new"
+    finish(cells[1], 0.4)
+    assert state_of(cells[1]) == "finished"
+    checkpoint(cells[2], 300)
+    assert state_of(cells[2]) == "interrupted"
+    assert [begins_at(cell) for cell in cells[:3]] == [0, 600, 300]
+    cells[3].folder.mkdir()
+    (cells[3].folder / "metrics.jsonl").write_text("")
+    assert state_of(cells[3]) == "new"
+    # Nothing is left to do from the last step's checkpoint, and the results were never written.
+    checkpoint(cells[4], 600)
+    assert state_of(cells[4]) == "new"
+
+
+def test_a_run_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path)
+    finish(cell, 0.4)
+    check_cells([cell])
+    check_cells([one_cell(tmp_path, "log.interval=50", "panels.count=0")])
+    with pytest.raises(InputError) as caught:
+        check_cells([one_cell(tmp_path, "optim.max_steps=700", "method.threshold=0.5")])
+    message = str(caught.value)
+    assert "method.threshold: 0.8 -> 0.5; optim.max_steps: 600 -> 700" in message
+    assert "name another --output" in message
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_but_not_a_start_without_one(tmp_path: Path) -> None:
+    cell, other = one_cell(tmp_path), one_cell(tmp_path, "optim.learning_rate=0.5")
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "run_config.yaml").write_text("")
+    save_run_config(cell.config, cell.config_file)
+    check_cells([other])
+    checkpoint(cell, 300)
+    with pytest.raises(InputError, match=r"optim\.learning_rate: 0\.001 -> 0\.5"):
+        check_cells([other])
+
+
+def test_only_what_an_ablation_made_is_cleared(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path)
+    cell.folder.mkdir(parents=True)
+    check_cells([cell])  # an empty folder is nobody's
+    (cell.folder / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"did not make \(there is no seed_0\.yaml beside it\)"):
+        check_cells([cell])
+    with pytest.raises(AssertionError):
+        clear(cell)
+    assert (cell.folder / "thesis.txt").is_file()
+    save_run_config(cell.config, cell.config_file)
+    clear(cell)
+    assert not cell.folder.exists()
+
+
+def test_damaged_results_are_a_sentence(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path)
+    finish(cell, 0.4)
+    (cell.folder / "results.json").write_text("{")
+    with pytest.raises(InputError, match=r"results\.json is damaged .* the run is repeated"):
+        state_of(cell)
+
+
+def test_the_step_is_read_from_the_end_of_the_metrics(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path)
+    assert step_of(cell) == 0
+    cell.folder.mkdir(parents=True)
+    lines = [json.dumps({"step": step, "kind": "train", "loss": 1.0 / step}) for step in range(1, 500)]
+    (cell.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert step_of(cell) == 499
+    (cell.folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 50')
+    assert step_of(cell) == 499
+    (cell.folder / "metrics.jsonl").write_text('{"ste')
+    assert step_of(cell) == 0
