@@ -105,17 +105,22 @@ class Reconstructor:
             prediction, stride, self.num_labels, self.ignore_index, self.method.class_map_downsampling
         )
         by_class = self.method.reconstruction.regions == "class"
-        regions = classes if by_class else torch.zeros_like(classes)
-        output = student(pixel_values, patch_mask=mask, feature_mask=downsample_mask(mask, stride), class_map=regions)
+        output = student(
+            pixel_values,
+            patch_mask=mask,
+            feature_mask=downsample_mask(mask, stride),
+            class_map=classes,
+            one_region=not by_class,
+        )
         found = output.reconstruction.float()
         if self.method.reconstruction.target == "patch_normalized":
             # For looking at only: each patch gets the clean image's mean and spread, which the target left out.
             mean, deviation = patch_statistics(pixel_values, self.method.masking.patch_size)
             found = found * deviation + mean
-        if output.reconstructed is not None:
+        if by_class:
             covered = expand_grid(output.reconstructed, stride, height, width).unsqueeze(1)
             found = found.masked_fill(~covered, 0.0)
-        shown = expand_grid(regions, stride, height, width)[0].cpu().numpy() if by_class else None
+        shown = expand_grid(classes, stride, height, width)[0].cpu().numpy() if by_class else None
         filled = torch.where(mask, found, pixel_values)
         return Reconstruction(self._picture(pixel_values.masked_fill(mask, 0.0)), self._picture(filled), shown)
 

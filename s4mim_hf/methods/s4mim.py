@@ -216,10 +216,8 @@ class S4MIM(FixMatch):
     def _student_rows(self, masked: MaskedView) -> MaskedRows:
         if not self.reconstruction_active:
             return MaskedRows(masked.patch_mask)
-        regions = masked.position_classes
-        if self.config.reconstruction.regions == "image":
-            regions = torch.zeros_like(regions)
-        return MaskedRows(masked.patch_mask, masked.feature_mask, regions)
+        one_region = self.config.reconstruction.regions == "image"
+        return MaskedRows(masked.patch_mask, masked.feature_mask, masked.position_classes, one_region)
 
     def _add_masked_terms(
         self, terms: dict[str, Term], metrics: dict[str, Tensor], output: StudentOutput, masked: MaskedView, step: int
@@ -247,7 +245,8 @@ class S4MIM(FixMatch):
     ) -> Tensor:
         """Return L_rec of x̂ (B_m, 3, H, W), over pixels that are masked, known, and agree with the decoder's map.
 
-        Positions (B_m, h, w) that the decoder did not reconstruct are left out; None: it left none of the known out.
+        Positions (B_m, h, w) that a class-wise decoder does not reconstruct are left out, for basic MIM as well, whose
+        loss is over the same pixels; None: all known ones are.
         """
         height, width = masked.class_map.shape[-2:]
         seen_by_decoder = expand_grid(masked.position_classes, self.task.feature_stride, height, width)

@@ -22,12 +22,14 @@ class MaskedRows(NamedTuple):
     Args:
         patch_mask: bool, (B_m, 1, H, W), True = masked.
         feature_mask: bool, (B_m, 1, h, w), the same at the resolution of z; only for a reconstruction.
-        class_map: int64, (B_m, h, w), the regions to reconstruct apart; None where nothing is reconstructed.
+        class_map: int64, (B_m, h, w), s↓; None where nothing is reconstructed.
+        one_region: whether classes are reconstructed together, as basic masked image modelling does.
     """
 
     patch_mask: Tensor
     feature_mask: Tensor | None = None
     class_map: Tensor | None = None
+    one_region: bool = False
 
 
 class StudentOutput(NamedTuple):

@@ -219,6 +219,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         patch_mask: torch.Tensor | None = None,
         feature_mask: torch.Tensor | None = None,
         class_map: torch.Tensor | None = None,
+        one_region: bool = False,
         view_groups: Sequence[ViewGroup] | None = None,
         feature_noise: FeatureNoise | None = None,
         **_: Any,
@@ -229,7 +230,8 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
             pixel_values: (B, 3, H, W) normalised images, all of them clean; the last B_m become masked here.
             patch_mask: (B_m, 1, H, W) bool, B_m <= B.
             feature_mask: M↓, (B_m, 1, h, w) bool; used where `masked_features` is "token".
-            class_map: s↓, (B_m, h, w) int64, ids or 255. With all ids equal this is basic masked image modelling.
+            class_map: s↓, (B_m, h, w) int64, ids or 255.
+            one_region: Whether classes are reconstructed together, which is basic masked image modelling.
             view_groups: Which consecutive rows share BatchNorm statistics; None: all rows, as BatchNorm does.
             feature_noise: Rows that are segmented a second time, from perturbed features.
 
@@ -244,10 +246,8 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         features = None if patch_mask is None else self.mim_features(segmented, patch_mask.shape[0])
         reconstruction = reconstructed = None
         if features is not None and class_map is not None:
-            reconstruction = self.reconstruct(features, class_map, feature_mask)
+            reconstruction, reconstructed = self.reconstruct(features, class_map, feature_mask, one_region)
             reconstruction = reconstruction[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
-            assert self.mim_decoder is not None
-            reconstructed = self.mim_decoder.covered(class_map)
         return SemiSupervisedOutput(
             logits=segmented.logits,
             features=features,
@@ -259,9 +259,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
     def mask_pixels(self, pixel_values: torch.Tensor, patch_mask: torch.Tensor) -> torch.Tensor:
         """Return the images (B, 3, H, W), the last B_m as x_M = x ⊙ (1 − M) + t ⊙ M for M (B_m, 1, H, W)."""
         if self.config.mask_token == "none":
-            raise ValueError(
-                'this model was built with mask_token="none" and takes no patch_mask; choose "learned" or "zero"'
-            )
+            raise ValueError('a model built with mask_token="none" takes no patch_mask; choose "learned" or "zero"')
         masked, expected = patch_mask.shape[0], (1, *pixel_values.shape[-2:])
         if tuple(patch_mask.shape[1:]) != expected or not 1 <= masked <= pixel_values.shape[0]:
             raise ValueError(
@@ -279,16 +277,17 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         return features if self.projection is None else self.projection(features)
 
     def reconstruct(
-        self, features: torch.Tensor, class_map: torch.Tensor, feature_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return x̂ (B_m, 3, h * r, w * r) of z (B_m, C, h, w), class by class.
+        self, features: torch.Tensor, class_map: torch.Tensor, feature_mask: torch.Tensor | None, one_region: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x̂ (B_m, 3, h * r, w * r) of z (B_m, C, h, w), and the positions that x̂ by class covers, (B_m, h, w).
 
         Raises:
-            ValueError: The model has no decoder, or shapes do not fit.
+            ValueError: No decoder, or shapes that do not fit.
         """
         if self.mim_decoder is None:
             raise ValueError("this model was built with mim_decoder=False and reconstructs nothing; give no class_map")
-        return self.mim_decoder(features, class_map, feature_mask)
+        regions = torch.zeros_like(class_map) if one_region else class_map
+        return self.mim_decoder(features, regions, feature_mask), self.mim_decoder.covered(class_map)
 
 
 __all__ = [

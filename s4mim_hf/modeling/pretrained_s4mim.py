@@ -42,7 +42,8 @@ class SemiSupervisedOutput(ModelOutput):
         logits: Of all rows, (B, K, H, W).
         features: z of the masked views, (B_m, C, h, w); None without a patch mask.
         reconstruction: x̂ of the masked views, (B_m, 3, H, W); None without a class map.
-        reconstructed: Positions of z that x̂ covers, (B_m, h, w) bool; elsewhere x̂ is 0. None without a class map.
+        reconstructed: Positions of z that are reconstructed class by class, (B_m, h, w) bool; elsewhere x̂ is 0 (but not
+            in one region, which covers everything). None without a class map.
         perturbed_logits: Of the rows whose features were perturbed as well, (B_f, K, H, W); None without feature noise.
     """
 

@@ -205,6 +205,21 @@ class TestSemiSupervised:
         z = model(torch.randn(2, 3, 32, 32), patch_mask=torch.zeros(2, 1, 32, 32)).features
         torch.testing.assert_close(z.mean(1), torch.zeros(2, 8, 8), rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize("decoder", ["conv", "attention"])
+    def test_one_region_is_one_class_but_covers_what_classes_cover(self, make_config, decoder):
+        # The loss of basic masked image modelling is over the same pixels as that of the class-wise one.
+        model = S4MIMForSemiSupervisedSegmentation(make_config(mim_decoder_type=decoder, mim_attention_stride=8)).eval()
+        images, mask = torch.randn(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+        mask[..., :16] = 1
+        classes = torch.randint(0, 3, (2, 8, 8))
+        classes[:, :2] = 255
+        basic = model(images, mask, class_map=classes, one_region=True)
+        assert torch.equal(
+            basic.reconstruction, model(images, mask, class_map=torch.zeros_like(classes)).reconstruction
+        )
+        assert torch.equal(basic.reconstructed, model(images, mask, class_map=classes).reconstructed)
+        assert not basic.reconstructed[:, :2].any()
+
     def test_only_what_is_asked_for_is_built(self, make_config):
         bare = S4MIMForSemiSupervisedSegmentation(make_config(mask_token="none", mim_decoder=False))
         assert all(name.startswith("segmenter.") for name in bare.state_dict())
