@@ -177,6 +177,16 @@ def class_prototypes(features: Tensor, membership: Tensor, scope: Literal["image
     return sums / counts.clamp(min=1).unsqueeze(-1), counts
 
 
+def _directed(features: Tensor, shortest: float = 1e-2) -> Tensor:
+    """Stop the gradient of features (..., C) that are too short to have a direction.
+
+    A cosine's gradient grows like 1 / length: a position of no active channel, which a new projection (bias 0) leaves
+    at length 0, would by itself throw the weights far away.
+    """
+    short = features.detach().norm(dim=-1, keepdim=True) < shortest
+    return torch.where(short, features.detach(), features)
+
+
 @_in_full_precision
 def aggregation_loss(
     features: Tensor,
@@ -202,7 +212,8 @@ def aggregation_loss(
         num_labels: K.
         ignore_index: the id of unknown positions, which take no part.
         min_positions: at least 1.
-        distance: "cosine" is 1 − cos in [0, 2]; "l2" is the squared difference averaged over channels.
+        distance: "cosine" is 1 − cos in [0, 2] (1, without gradient, for a feature of length 0); "l2" is the squared
+            difference averaged over channels.
         scope: where visible positions are averaged: in one image, or in the batch.
         stop_gradient: whether v_k is a fixed target.
 
@@ -221,7 +232,7 @@ def aggregation_loss(
         prototypes = prototypes.detach()
     own_prototype = one_hot @ prototypes
     if distance == "cosine":
-        distances = 1 - F.cosine_similarity(z, own_prototype, dim=-1)
+        distances = 1 - F.cosine_similarity(_directed(z), _directed(own_prototype), dim=-1)
     else:
         distances = (z - own_prototype).square().mean(dim=-1)
     sums, masked_counts = (distances.unsqueeze(-1) * masked_members).sum(dim=1), masked_members.sum(dim=1)
@@ -243,8 +254,10 @@ def feature_diagnostics(features: Tensor, prototypes: Tensor, counts: Tensor) ->
     }
 
 
-def semantic_loss(logits: Tensor, class_map: Tensor, weights: Tensor, ignore_index: int = 255) -> Tensor:
-    """L_sem = Σ w CE(f(x_M), s) / (number of pixels that count): masked modelling in semantic space.
+def semantic_loss(
+    logits: Tensor, class_map: Tensor, weights: Tensor, ignore_index: int = 255, averaged_over: Tensor | None = None
+) -> Tensor:
+    """L_sem = Σ w CE(f(x_M), s) / (number of pixels averaged over): masked modelling in semantic space.
 
     With unit weights on the base alone this is masked image consistency (MIC).
 
@@ -253,7 +266,9 @@ def semantic_loss(logits: Tensor, class_map: Tensor, weights: Tensor, ignore_ind
         class_map: int64, (B, H, W), s.
         weights: float, (B, H, W): 0 where a pixel does not count, else its weight in (0, 1].
         ignore_index: the id of unknown pixels.
+        averaged_over: bool, (B, H, W), the pixels whose number divides; None: those that count.
     """
     per_pixel = F.cross_entropy(logits.float(), class_map, ignore_index=ignore_index, reduction="none")
     counted = (class_map != ignore_index) & (weights > 0)
-    return (per_pixel * weights * counted).sum() / counted.sum().clamp(min=1)
+    divisor = counted if averaged_over is None else averaged_over
+    return (per_pixel * weights * counted).sum() / divisor.sum().clamp(min=1)

@@ -187,6 +187,24 @@ def test_aggregation_ignores_an_image_with_no_known_position(generator: torch.Ge
         assert both.item() == pytest.approx(alone.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_a_feature_of_length_zero_has_no_direction_to_be_drawn_in(generator: torch.Generator, scope: str) -> None:
+    z, class_map = torch.randn(2, 6, 4, 4, generator=generator), torch.zeros(2, 4, 4, dtype=torch.int64)
+    class_map[1, :, 2:] = 1
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    mask[..., ::2, :] = True
+    # One masked feature, and all visible ones of class 1, so its prototype.
+    z[0, :, 0, 0] = 0
+    z[1, :, 1::2, 2:] = 0
+    z.requires_grad_()
+    loss, _ = losses.aggregation_loss(z, class_map, mask, K, scope=scope, stop_gradient=False)  # type: ignore[arg-type]
+    loss.backward()
+    assert z.grad is not None
+    assert z.grad[0, :, 0, 0].abs().max() == 0
+    assert z.grad[1, :, 1::2, 2:].abs().max() == 0
+    assert 0 < z.grad.abs().max() < 1
+
+
 def test_diagnostics_tell_collapse_from_separation() -> None:
     class_map = torch.tensor([[[0, 0, 1, 1]]])
     mask = torch.tensor([[[[False, True, False, True]]]])
@@ -208,6 +226,16 @@ def test_semantic_loss_equals_a_loop(generator: torch.Generator) -> None:
         for b, i, j in counted
     )
     assert losses.semantic_loss(logits, class_map, weights).item() == pytest.approx(total / len(counted), rel=1e-6)
+
+
+def test_semantic_loss_averaged_over_all_valid_pixels_is_the_consistency_of_the_confident(
+    generator: torch.Generator,
+) -> None:
+    logits, confidence = torch.randn(2, K, 6, 5, generator=generator), torch.rand(2, 6, 5, generator=generator)
+    labels, valid = torch.randint(0, K, (2, 6, 5), generator=generator), torch.rand(2, 6, 5, generator=generator) < 0.7
+    confident = torch.where((confidence >= 0.6) & valid, labels, IGNORE)
+    found = losses.semantic_loss(logits, confident, torch.ones(2, 6, 5), averaged_over=valid)
+    torch.testing.assert_close(found, losses.consistency_loss(logits, labels, confidence, valid, 0.6))
 
 
 def test_semantic_loss_of_unit_weights_is_cross_entropy(generator: torch.Generator) -> None:

@@ -1,7 +1,7 @@
 """Weak-to-strong consistency: the base that S4MIM and its recent peers build on.
 
 One strong view against the labels of a mean teacher is FixMatch; a second one, perturbed features and the student's own
-labels, each by config, are UniMatch's additions. Any of them is a base for S4MIM.
+labels, each by config, are UniMatch's additions. All but the student's labels can be a base for S4MIM.
 """
 
 from __future__ import annotations

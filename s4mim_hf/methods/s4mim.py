@@ -41,6 +41,7 @@ class MaskedView(NamedTuple):
         position_classes: s↓, int64, (B_m, h, w).
         semantic_map: the targets of L_sem, int64, (B_m, H, W): s, or with weighting by confidence every pseudo-label.
         semantic_weights: float32 in [0, 1], (B_m, H, W).
+        semantic_pixels: bool, (B_m, H, W), the pixels that L_sem is averaged over; None: those that count.
     """
 
     images: Tensor
@@ -50,6 +51,7 @@ class MaskedView(NamedTuple):
     position_classes: Tensor
     semantic_map: Tensor
     semantic_weights: Tensor
+    semantic_pixels: Tensor | None
 
 
 def draw_patch_mask(
@@ -197,21 +199,26 @@ class S4MIM(FixMatch):
         ignore_index, masking = self.task.ignore_index, self.config.masking
         known = known_class_map(*pseudo, self.config.class_map_threshold, ignore_index)
         images, class_map, semantic_map, weights = unlabeled, known, known, torch.ones_like(pseudo.confidence)
+        valid = pseudo.valid
         if self.config.semantic.unlabeled_weighting == "confidence":
             semantic_map, weights = torch.where(pseudo.valid, pseudo.labels, ignore_index), pseudo.confidence
         if masking.images == "labeled_and_unlabeled":
             images, class_map = torch.cat([labeled, images]), torch.cat([labels, class_map])
             semantic_map = torch.cat([labels, semantic_map])
             weights = torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights])
+            valid = torch.cat([labels != ignore_index, valid])
         patch_mask = draw_patch_mask(masking, class_map, self.task.num_labels, ignore_index, context.generator("masks"))
         if self.config.semantic.pixels == "masked":
-            weights = weights * patch_mask.squeeze(1)
+            weights, valid = weights * patch_mask.squeeze(1), valid & patch_mask.squeeze(1)
         stride = self.task.feature_stride
         position_classes = downsample_class_map(
             class_map, stride, self.task.num_labels, ignore_index, self.config.class_map_downsampling
         )
         feature_mask = downsample_mask(patch_mask, stride)
-        return MaskedView(images, patch_mask, feature_mask, class_map, position_classes, semantic_map, weights)
+        averaged_over = valid if self.config.semantic.average_over == "valid" else None
+        return MaskedView(
+            images, patch_mask, feature_mask, class_map, position_classes, semantic_map, weights, averaged_over
+        )
 
     def _student_rows(self, masked: MaskedView) -> MaskedRows:
         if not self.reconstruction_active:
@@ -237,7 +244,8 @@ class S4MIM(FixMatch):
             metrics.update(diagnostics)
         if self.semantic_active:
             logits, ignore_index = output.logits["masked"], self.task.ignore_index
-            value = semantic_loss(logits, masked.semantic_map, masked.semantic_weights, ignore_index)
+            pixels = masked.semantic_pixels
+            value = semantic_loss(logits, masked.semantic_map, masked.semantic_weights, ignore_index, pixels)
             terms["semantic"] = Term(value, ramped(semantic.weight, semantic.warmup_steps, step))
 
     def reconstruction_value(

@@ -83,6 +83,9 @@ class SemanticConfig:
         weight: λ_sem.
         warmup_steps: optimizer steps over which λ_sem grows from 0.
         pixels: all known pixels of the masked view, or only the masked ones.
+        average_over: "known" divides by the number of pixels that count, so that few confident ones weigh as much as
+            many; "valid" by all that might, padding and void aside, so that the term is small while the teacher is
+            unsure, as the consistency is.
         unlabeled_weighting: "threshold" counts a pseudo-label fully where its confidence reaches
             `class_map_threshold`; "confidence" counts every one by its confidence.
     """
@@ -90,6 +93,7 @@ class SemanticConfig:
     weight: float = Field(default=0.5, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
     pixels: Literal["known", "masked"] = "known"
+    average_over: Literal["known", "valid"] = "known"
     unlabeled_weighting: Literal["threshold", "confidence"] = "threshold"
 
 

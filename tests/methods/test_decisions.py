@@ -89,6 +89,7 @@ def test_aggregation_is_the_asked_one_in_value_and_gradient(
 
 @pytest.mark.parametrize("pixels", ["known", "masked"])
 @pytest.mark.parametrize("weighting", ["threshold", "confidence"])
+@pytest.mark.parametrize("average_over", ["known", "valid"])
 def test_semantic_space_counts_the_asked_pixels_with_the_asked_weights(
     build_student: StudentBuilder,
     teacher: torch.nn.Module,
@@ -98,8 +99,9 @@ def test_semantic_space_counts_the_asked_pixels_with_the_asked_weights(
     view: Callable[..., MaskedView],
     pixels: str,
     weighting: str,
+    average_over: str,
 ) -> None:
-    settings = SemanticConfig(pixels=pixels, unlabeled_weighting=weighting)  # type: ignore[arg-type]
+    settings = SemanticConfig(pixels=pixels, unlabeled_weighting=weighting, average_over=average_over)  # type: ignore[arg-type]
     only = {**NO_TERMS, "semantic": settings}
     method, masked = S4MIM(config(**only), task), view(**only)
     student = build_student(method)
@@ -116,14 +118,16 @@ def test_semantic_space_counts_the_asked_pixels_with_the_asked_weights(
                 if pixels == "masked" and not masked.patch_mask[image, 0, row, column]:
                     continue
                 if image < 3:
-                    known, weight = bool(batch.labels[image, row, column] != 255), 1.0
+                    known = valid = bool(batch.labels[image, row, column] != 255)
+                    weight = 1.0
                 else:
                     sure = float(confidence[image - 3, row, column])
                     valid = bool(batch.unlabeled_valid[image - 3, row, column])
                     known = valid and (weighting == "confidence" or sure >= 0.25)
                     weight = sure if weighting == "confidence" else 1.0
+                count += known if average_over == "known" else valid
                 if known:
-                    total, count = total + weight * float(per_pixel[image, row, column]), count + 1
+                    total += weight * float(per_pixel[image, row, column])
     assert found.item() == pytest.approx(total / count, rel=1e-4)
 
 

@@ -79,6 +79,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "semantic.weight": (1.0, {}),
     "semantic.warmup_steps": (6, {}),
     "semantic.pixels": ("masked", {}),
+    "semantic.average_over": ("valid", {}),
     "semantic.unlabeled_weighting": ("confidence", {}),
 }
 # The configurations before a change are few.
