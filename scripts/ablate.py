@@ -4,8 +4,9 @@ python scripts/ablate.py                                                        
 python scripts/ablate.py --recipe camvid --source CAMVID --labeled 1/8,1/16      labelled draws of raw images
 python scripts/ablate.py --recipe custom --rows supervised,s4mim data.path=DIR   what S4MIM gives on your own data
 
-Called again after an interruption it goes on; finished runs are not run again. All rows have equal steps, labelled
-batches, backbone, augmentation and evaluation; the headline is the teacher at the last step.
+Called again after an interruption it goes on; finished runs are not run again, and the tables hold all of the folder
+that have the same settings. All rows have equal steps, labelled batches, backbone, augmentation and evaluation; the
+headline is the teacher at the last step.
 """
 
 from __future__ import annotations
@@ -32,13 +33,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--recipe", default="demo", help=f"one of {', '.join(recipe_names())}, or a YAML file (default: demo)")
-    add("--rows", default="", metavar="A,B", help="rows to run and to show (default: all; --list-rows)")
+    add("--rows", metavar="A,B", help="rows to run (default: all; --list-rows)")
     add("--seeds", default="0,1,2", metavar="N,N", help="seeds of the runs and the labelled draws (default: 0,1,2)")
     add("--source", type=Path, metavar="DIR", help="folder of raw images with images/ and masks/ to draw from")
     add("--kind", choices=["folder", *CATALOG], help="what --source is (default: by the recipe's name, else folder)")
     add(
         "--labeled",
-        default="",
         metavar="1/8,92,all",
         help="how many images of --source keep their masks (default: 1/8; all where some have none)",
     )
@@ -56,13 +56,13 @@ def options_of(arguments: argparse.Namespace) -> AblationOptions:
     """Read the lists."""
     return AblationOptions(
         recipe=arguments.recipe,
-        rows=_names(arguments.rows),
-        seeds=[_seed(text) for text in _names(arguments.seeds)],
-        labeled=_names(arguments.labeled),
+        rows=_names(arguments.rows, "--rows"),
+        seeds=[_seed(text) for text in _names(arguments.seeds, "--seeds")],
+        labeled=_names(arguments.labeled, "--labeled"),
         source=arguments.source,
         kind=arguments.kind,
         validation=arguments.validation,
-        classes=None if arguments.classes is None else _names(arguments.classes),
+        classes=_names(arguments.classes, "--classes") or None,
         relative_to=arguments.relative_to,
         jobs=arguments.jobs,
         output=arguments.output,
@@ -71,8 +71,12 @@ def options_of(arguments: argparse.Namespace) -> AblationOptions:
     )
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str | None, option: str) -> list[str]:
+    """Read a list; none where the option is not given."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise InputError(f"{option} {text!r} names nothing; leave it out, or give names with commas between")
+    return names
 
 
 def _seed(text: str) -> int:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -88,18 +89,40 @@ def device_of(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--device {name} cannot be used ({reason}); use cpu, or cuda where there is a GPU") from None
     return device
 
 
+def check_file(path: Path) -> None:
+    """Refuse what cannot be written as a file, before anything is measured."""
+    if not path.parent.is_dir():
+        raise InputError(f"--json {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise InputError(f"--json {path} is a folder; name a file")
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write the numbers, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"--json {path} cannot be written to: {error.strerror}; name another file") from None
+
+
 def main() -> None:
     """Measure, print the tables, and write the JSON file."""
     arguments = parse_arguments()
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        raise InputError(f"--json {arguments.json}: there is no folder {arguments.json.parent}; make it first")
+    if arguments.json is not None:
+        check_file(arguments.json)
     console = Console()
     measured: ReconstructionBenchmark | StepBenchmark
     if arguments.benchmark == "reconstruction":
@@ -114,9 +137,7 @@ def main() -> None:
     console.print(in_words(where), highlight=False, soft_wrap=True)
     if arguments.json is not None:
         content = {"benchmark": arguments.benchmark, "quick": arguments.quick, **where, **measured.to_dict()}
-        partial = arguments.json.with_name(f".{arguments.json.name}.partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, arguments.json)
+        write_json(content, arguments.json)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,29 @@ def test_the_path_for_own_images(text: str, repository: Path, tmp_path: Path) ->
         assert mask.mode == "P"
 
 
+def test_the_comparison_on_own_images(text: str, repository: Path, tmp_path: Path) -> None:
+    own, _, listing = commands(block(text, "bash", "--list-rows"))
+    run(["python", "scripts/prepare_data.py", "synthetic", "--output", "data/mine"], tmp_path, repository)
+    # A later value of the same option counts.
+    small = [*SMALL, f"model.backbone_config={ARCHITECTURE}", "panels.count=0", "log.tracker=none"]
+    printed = run([*own, "--seeds", "0", "--output", "compared", *small], tmp_path, repository)
+    assert "supervised" in printed
+    assert (tmp_path / "compared" / "results.md").exists()
+    assert (tmp_path / "compared" / "ablation.png").exists()
+    assert "class_wise_mim" in run(listing, tmp_path, repository)
+
+
+@pytest.mark.real
+def test_the_ablation_on_real_images(text: str, repository: Path, shared_dir: Path, tmp_path: Path) -> None:
+    _, ablation, _ = commands(block(text, "bash", "--list-rows"))
+    ablation[ablation.index("CAMVID")] = str(shared_dir / "data" / "camvid")
+    small = [item for item in SMALL if not item.startswith("method.")]
+    extra = [f"model.backbone={shared_dir / 'weights' / 'mobilenet_v2_imagenet'}", "log.tracker=none", "panels.count=0"]
+    few = ["--rows", "supervised", "--seeds", "0", "--labeled", "1/16", "evaluation.evaluate_student=false"]
+    printed = run([*ablation, *few, *small, *extra], tmp_path, repository)
+    assert "23" in printed
+
+
 @pytest.mark.real
 def test_the_benchmark_path_on_real_images(text: str, repository: Path, shared_dir: Path, tmp_path: Path) -> None:
     prepare, train = commands(block(text, "bash", "prepare_data.py camvid"))

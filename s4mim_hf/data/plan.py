@@ -176,7 +176,7 @@ def _choose_validation(
 def _draw_validation(amount: Amount, masked: Sequence[str], named: set[str]) -> list[str]:
     """Draw validation images out of those with masks that no list names, leaving some to train on."""
     free = [image_id for image_id in masked if image_id not in named]
-    count = amount.of(len(masked))
+    count = amount.of(len(masked)) if amount.count is None else amount.count
     most = len(free) if named else len(free) - 1
     if count > most:
         raise InputError(

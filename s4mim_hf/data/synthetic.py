@@ -61,6 +61,17 @@ def synthetic_splits(seed: int = 0, all_labels: bool = False) -> dict[str, list[
     return {"labeled": labeled, "unlabeled": unlabeled, "validation": synthetic_split("validation", seed)}
 
 
+def synthetic_ids(seed: int = 0, all_labels: bool = False) -> dict[str, list[str]]:
+    """Return the ids of `synthetic_splits`; nothing is rendered."""
+    ids = {split: [scene_id(split, seed, index) for index in range(size)] for split, size in SPLIT_SIZES.items()}
+    return {**ids, "labeled": ids["labeled"] + ids["unlabeled"], "unlabeled": []} if all_labels else ids
+
+
+def scene_id(split: str, seed: int, index: int) -> str:
+    """Return the id of one scene; other seeds' scenes have others, and so another split hash."""
+    return f"{split}_{seed}_{index:03d}"
+
+
 def synthetic_split(split: str, seed: int = 0, with_labels: bool = False) -> list[dict[str, Any]]:
     """Render one split alone, as `synthetic_splits` has it.
 
@@ -72,7 +83,7 @@ def synthetic_split(split: str, seed: int = 0, with_labels: bool = False) -> lis
     rows = []
     for index in range(SPLIT_SIZES[split]):
         image, label = render_scene(np.random.default_rng(derive_seed(seed, f"synthetic-{split}", index)))
-        row = {"id": f"{split}_{index:03d}", "image": _png(image)}
+        row = {"id": scene_id(split, seed, index), "image": _png(image)}
         rows.append(row if split == "unlabeled" and not with_labels else {**row, "label": _png(label)})
     return rows
 

@@ -144,6 +144,7 @@ def _check_batch_sizes(config: RunConfig, method: Method) -> None:
     if method.needs_unlabeled:
         sizes["data.unlabeled_batch_size"] = config.data.unlabeled_batch_size
     if config.method.normalization.statistics == "together" and len(sizes) > 1:
+        _check_partners(config, method)
         return
     for key, size in sizes.items():
         if size < 2:
@@ -151,6 +152,17 @@ def _check_batch_sizes(config: RunConfig, method: Method) -> None:
                 f"{key} is {size}, but normalisation statistics of one image are not defined in the head; use at least "
                 "2, or where there are several views method.normalization.statistics=together"
             )
+
+
+def _check_partners(config: RunConfig, method: Method) -> None:
+    """Refuse CutMix where an image would be its own partner."""
+    strong = getattr(config.method, "strong", None)
+    mixes = "strong" in method.views and strong is not None and strong.cutmix_probability > 0
+    if mixes and config.data.unlabeled_batch_size < 2:
+        raise InputError(
+            "data.unlabeled_batch_size is 1, but CutMix takes boxes from another image of the same batch; use at least "
+            "2, or method.strong.cutmix_probability=0"
+        )
 
 
 def build_network(config: RunConfig, data: PreparedData) -> Network:

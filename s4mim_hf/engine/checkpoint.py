@@ -12,7 +12,7 @@ import json
 import pickle
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 FOLDER = "checkpoints"
 TEACHER_FILE = "teacher.safetensors"
 STATE_FILE = "trainer_state.json"
-MAY_DIFFER = ("recipe", "output_dir", "log", "panels", "checkpoint", "data.num_workers")
-"""Keys (with all below them) that change no computation, so a run may be resumed with other values of them."""
+MAY_DIFFER = ("recipe", "output_dir", "log", "panels", "checkpoint", "data.num_workers", "data.path")
+"""Keys (with all below them) that change no computation, so a run may be resumed with other values of them; data is
+known by its split hash, wherever it lies."""
 
 _STEP = re.compile(r"step_(\d+)")
 _LEFTOVER = re.compile(r"\.step_\d+\.(partial|replaced)")
@@ -163,30 +164,28 @@ def load_checkpoint(path: Path, *, accelerator: Accelerator, teacher: Teacher) -
     return state
 
 
+def differences_that_count(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return `differences` of nested configurations but for the keys of `MAY_DIFFER`."""
+    lines = {line: f"{line.partition(':')[0]}." for line in differences(saved, now)}
+    return [line for line, key in lines.items() if not any(key.startswith(f"{free}.") for free in MAY_DIFFER)]
+
+
 def check_same_configuration(
     saved: Mapping[str, Any],
     now: Mapping[str, Any],
     *,
     source: str = "the checkpoint",
-    may_differ: Iterable[str] = MAY_DIFFER,
 ) -> None:
     """Refuse to resume into another configuration.
 
     Args:
         saved, now: nested configurations; tuples count as lists.
         source: what `saved` was read from, for the message.
-        may_differ: dotted keys that, with all below them, are not compared.
 
     Raises:
         InputError: naming every key that differs, with the saved and the present value.
     """
-    allowed = tuple(may_differ)
-    differing = [
-        line
-        for line in differences(saved, now)
-        if not any(f"{line.partition(':')[0]}.".startswith(f"{free}.") for free in allowed)
-    ]
-    if differing:
+    if differing := differences_that_count(saved, now):
         raise InputError(
             f"{source} is a checkpoint of another configuration ({'; '.join(differing)}); "
             "resume with the saved values, or train into another output_dir"

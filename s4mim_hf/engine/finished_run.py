@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -43,8 +43,12 @@ class FinishedRun:
     step: int
 
 
-def load_finished_run(folder: Path) -> FinishedRun:
+def load_finished_run(folder: Path, data_path: str | None = None) -> FinishedRun:
     """Build a run's networks again and load the newest checkpoint's weights.
+
+    Args:
+        folder: the run's folder.
+        data_path: where its data lies now; None: where it lay then.
 
     Raises:
         InputError: the folder holds no run or no checkpoint, its data has changed, or the weights do not fit.
@@ -59,13 +63,17 @@ def load_finished_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} has no checkpoint; train it to its end, or name another run")
     state = read_trainer_state(checkpoint)
     config = load_run_config(folder / CONFIG_FILE)
+    if data_path is not None:
+        config = replace(config, data=replace(config.data, path=data_path))
     data = load_prepared(config.data.path)
     if state["split_hash"] != data.split_hash:
         raise InputError(
             f"{config.data.path} now holds another split (hash {data.split_hash[:12]}) than {checkpoint} was trained "
             f"on ({state['split_hash'][:12]}); prepare the data as it was"
         )
-    student, _, statistics = build_network(config, data)
+    # How it was run: the weights are the same without, and a machine without a GPU has neither.
+    anywhere = replace(config.model, sync_batch_norm=False, mim_attention="auto")
+    student, _, statistics = build_network(replace(config, model=anywhere), data)
     teacher = Teacher(student.segmenter)
     teacher.load(checkpoint / TEACHER_FILE)
     _load_student(student, checkpoint / _STUDENT_FILE)

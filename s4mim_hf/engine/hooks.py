@@ -207,10 +207,9 @@ class EvaluationHook(Hook):
         """Evaluate when it is time."""
         if self.evaluator is None or not is_due(trainer, self.interval):
             return
-        self.last = self.evaluator.evaluate(trainer.teacher.model)
+        self.last, self.last_student = self._measure(self.evaluator, trainer)
         record: dict[str, Any] = {"teacher_mean_iou": self.last.scores.mean_iou}
-        if self.evaluate_student:
-            self.last_student = self.evaluator.evaluate(trainer.unwrapped_student.segmenter)
+        if self.last_student is not None:
             record["student_mean_iou"] = self.last_student.scores.mean_iou
         trainer.accelerator.log(record, step=trainer.step)
         if trainer.accelerator.is_main_process:
@@ -224,8 +223,15 @@ class EvaluationHook(Hook):
             if trainer.accelerator.is_main_process:
                 self.exporter.export(trainer.teacher_segmenter, step=trainer.step, result=self.last)
 
+    def _measure(self, evaluator: Evaluator, trainer: Trainer) -> tuple[EvaluationResult, EvaluationResult | None]:
+        teacher = evaluator.evaluate(trainer.teacher.model)
+        return teacher, evaluator.evaluate(trainer.unwrapped_student.segmenter) if self.evaluate_student else None
+
     def after_training(self, trainer: Trainer) -> None:
         """Export the last teacher where there was no validation split, or none of it could be counted."""
+        if self.evaluator is not None and self.last is None:
+            # Resumed from the checkpoint of the last step: what was measured there is in the metrics' file already.
+            self.last, self.last_student = self._measure(self.evaluator, trainer)
         if self.best["step"] is None and trainer.accelerator.is_main_process:
             self.exporter.export(trainer.teacher_segmenter, step=trainer.step, result=self.last)
 

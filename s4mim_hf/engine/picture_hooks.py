@@ -56,8 +56,18 @@ class PanelHook(Hook):
 
     def after_step(self, trainer: Trainer) -> None:
         """Draw when it is time; the pictures have no influence on the run."""
-        if not is_due(trainer, self._interval) or not trainer.accelerator.is_main_process:
-            return
+        if is_due(trainer, self._interval) and trainer.accelerator.is_main_process:
+            self._draw(trainer)
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Draw the last panel of a run that was killed before it could."""
+        if trainer.accelerator.is_main_process and not self._path(trainer).exists():
+            self._draw(trainer)
+
+    def _path(self, trainer: Trainer) -> Path:
+        return self._folder / f"step_{trainer.step}.png"
+
+    def _draw(self, trainer: Trainer) -> None:
         student, method = trainer.unwrapped_student, trainer.config.method
         reconstructor = None
         if isinstance(method, S4MIMMethodConfig) and student.config.mim_decoder:
@@ -70,9 +80,8 @@ class PanelHook(Hook):
             rows = [self._panel_row(trainer, reconstructor, row, number) for number, row in enumerate(self._rows)]
         student.train(was_training)
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"step_{trainer.step}.png"
         note = reconstructor.note if reconstructor else ""
-        draw_panels(rows, self._id2label, self._palette, path, self._ignore_index, note)
+        draw_panels(rows, self._id2label, self._palette, self._path(trainer), self._ignore_index, note)
 
     def _panel_row(
         self, trainer: Trainer, reconstructor: Reconstructor | None, row: dict[str, dict[str, bytes]], number: int

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import operator
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +103,17 @@ def peak_memory(device: torch.device) -> tuple[int | None, str]:
     return (peak if sys.platform == "darwin" else peak * 1024), "process resident"
 
 
-def config_hash(config: RunConfig) -> str:
-    """Return 12 hexadecimal digits that two configurations share exactly when they differ at most in `output_dir`."""
-    settings = {key: value for key, value in to_dict(config).items() if key != "output_dir"}
+def config_hash(config: RunConfig, without: Sequence[str] = ("output_dir",)) -> str:
+    """Return 12 hexadecimal digits that configurations share exactly when they differ at most in `without`.
+
+    Args:
+        config: the configuration.
+        without: dotted keys that do not count, with all below them.
+    """
+    settings = to_dict(config)
+    for key in without:
+        *sections, name = key.split(".")
+        del functools.reduce(operator.getitem, sections, settings)[name]
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

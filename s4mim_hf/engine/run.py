@@ -26,7 +26,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
 
     Args:
         config: the run's configuration.
-        resume: go on from the newest checkpoint in `output_dir`.
+        resume: go on from the newest checkpoint in `output_dir`; a run that was killed between its last checkpoint and
+            its results is measured again and finished.
 
     Returns:
         the finished run; its folder holds run_config.yaml, metrics.jsonl, checkpoints/, model/, panels/, curves.png
@@ -102,7 +103,7 @@ def _resumed_folder(config: RunConfig) -> Path:
     saved = load_run_config(folder / CONFIG_FILE, [])
     check_same_configuration(to_dict(saved), to_dict(config), source=str(folder))
     done = read_trainer_state(checkpoint)["step"]
-    if done >= config.optim.max_steps:
+    if done >= config.optim.max_steps and (folder / RESULTS_FILE).is_file():
         raise InputError(
             f"the run in {folder} is complete: {done} of {config.optim.max_steps} steps; nothing to resume"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -13,9 +14,10 @@ from rich.console import Console
 from s4mim_hf.data.prepared import PreparedData, load_prepared
 from s4mim_hf.engine.build import build_method_for
 from s4mim_hf.errors import InputError
+from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.collect import collect
 from s4mim_hf.experiments.figures import draw_ablation, draw_reconstructions
-from s4mim_hf.experiments.plan import AblationOptions, AblationPlan, Cell, plan_ablation
+from s4mim_hf.experiments.plan import AblationOptions, AblationPlan, plan_ablation
 from s4mim_hf.experiments.progress import RunsWatcher
 from s4mim_hf.experiments.results import AblationResults, write_results
 from s4mim_hf.experiments.runner import Failure, only_one, run_cells
@@ -34,7 +36,7 @@ def run_ablation(options: AblationOptions, console: Console) -> tuple[list[Failu
         the failures, and the number of all runs; the tables hold those that did not fail.
 
     Raises:
-        InputError: before any run starts, for anything that does not fit.
+        InputError: before any run starts, for anything that does not fit; later only where nothing can be written.
     """
     if "LOCAL_RANK" in os.environ:
         raise InputError("ablate.py starts its runs itself: call it with python, without a launcher")
@@ -42,21 +44,22 @@ def run_ablation(options: AblationOptions, console: Console) -> tuple[list[Failu
     datasets.disable_progress_bars()
     plan = plan_ablation(options)
     for note in plan.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"note: {note}")
     check_cells(plan.cells)
     with only_one(plan.output):
         plan.source.prepare(
             dict.fromkeys((cell.fraction, cell.seed) for cell in plan.cells),
-            say=lambda note: console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True),
+            say=lambda note: _say(console, f"note: {note}"),
         )
         _check_methods(plan)
-        failures = _run(plan, options, console)
-        results = _write(plan, options, failures)
-        console.print(terminal_tables(results))
-        made = [MARKDOWN_FILE, "results.json"]
-        made += _draw(plan, results) if results["complete"] else []
+        with _writing(plan.output):
+            failures = _run(plan, options, console)
+            results = _write(plan, options, failures)
+            console.print(terminal_tables(results))
+            made = [MARKDOWN_FILE, "results.json"]
+            made += _draw(plan, results, console) if results["complete"] else []
     for name in made:
-        console.print(f"  {plan.output / name}", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"  {plan.output / name}")
     return failures, len(plan.cells)
 
 
@@ -65,6 +68,18 @@ def failure_sentence(failures: Sequence[Failure], total: int) -> str:
     shown = [f"{failure.cell.name}: {failure.sentence} (log: {failure.cell.log_file})" for failure in failures[:3]]
     more = [f"and {len(failures) - 3} more"] if len(failures) > 3 else []
     return f"{len(failures)} of {total} runs failed: {'; '.join([*shown, *more])}"
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turn a full disk, or one that is gone, into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--output {output} cannot be written to ({error.strerror or error}); what is finished stays: make room, "
+            "and give the same command again"
+        ) from error
 
 
 def _check_methods(plan: AblationPlan) -> None:
@@ -87,12 +102,11 @@ def _run(plan: AblationPlan, options: AblationOptions, console: Console) -> list
     states = {cell: state_of(cell) for cell in plan.cells}
     to_run = [cell for cell in plan.cells if states[cell] != "finished"]
     count = Counter(states.values())
-    console.print(
-        f"{len(plan.cells)} runs in {plan.output}: {count['finished']} finished, {count['interrupted']} to go on from "
-        f"a checkpoint, {count['new']} to start; {options.jobs} at once",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    runs = "1 run" if len(plan.cells) == 1 else f"{len(plan.cells)} runs"
+    _say(
+        console,
+        f"{runs} in {plan.output}: {count['finished']} finished, {count['interrupted']} to go on from a checkpoint, "
+        f"{count['new']} to start; {options.jobs} at once",
     )
     if not to_run:
         return []
@@ -118,17 +132,34 @@ def _write(plan: AblationPlan, options: AblationOptions, failures: Sequence[Fail
     return results
 
 
-def _draw(plan: AblationPlan, results: AblationResults) -> list[str]:
+def _draw(plan: AblationPlan, results: AblationResults, console: Console) -> list[str]:
     """Draw what can be drawn, and return the files' names."""
     draw_ablation(results, plan.output / "ablation.png")
     made = ["ablation.png"]
-    pair = [_first(plan, name) for name in ("basic_mim", "class_wise_mim")]
-    if pair[0] is not None and pair[1] is not None:
-        draw_reconstructions(pair[0], pair[1], plan.output / "reconstructions.png")
-        made.append("reconstructions.png")
-    return made
+    pair = _pair(plan.shown)
+    if pair is None:
+        return made
+    basic, class_wise = pair
+    data_path = class_wise.config.data.path
+    try:
+        draw_reconstructions(basic.folder, class_wise.folder, plan.output / "reconstructions.png", data_path=data_path)
+    except InputError as error:
+        # The tables are what counts, and somebody may have deleted checkpoints.
+        _say(console, f"note: reconstructions.png is not drawn: {error}")
+        return made
+    return [*made, "reconstructions.png"]
 
 
-def _first(plan: AblationPlan, name: str) -> Path | None:
-    cells: list[Cell] = [cell for cell in plan.cells if cell.row.name == name]
-    return cells[0].folder if cells else None
+def _pair(cells: Sequence[Cell]) -> tuple[Cell, Cell] | None:
+    """Return the first two runs of either kind of image modelling on the same draw."""
+    kinds = [
+        {(cell.fraction, cell.seed): cell for cell in cells if cell.row.name == name}
+        for name in ("basic_mim", "class_wise_mim")
+    ]
+    draw = next((draw for draw in kinds[0] if draw in kinds[1]), None)
+    return None if draw is None else (kinds[0][draw], kinds[1][draw])
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

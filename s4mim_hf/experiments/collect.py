@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.one_run import CIRCUMSTANCES_FILE
-from s4mim_hf.experiments.plan import AblationPlan, Cell, settings_hash
+from s4mim_hf.experiments.plan import AblationPlan, settings_hash
 from s4mim_hf.experiments.results import (
     FORMAT_VERSION,
     AblationResults,
@@ -27,7 +28,7 @@ Records = Sequence[RunRecord]
 
 
 def collect(plan: AblationPlan, command: str, recipe: str, failures: Sequence[Failure] = ()) -> AblationResults:
-    """Read every finished run of the plan, and compare.
+    """Read every finished run of the plan, those of earlier calls included, and compare.
 
     Args:
         plan: the runs.
@@ -35,7 +36,7 @@ def collect(plan: AblationPlan, command: str, recipe: str, failures: Sequence[Fa
         recipe: what the runs started from.
         failures: runs that failed in this call.
     """
-    found = {cell: results for cell in plan.cells if (results := read_run_results(cell)) is not None}
+    found = {cell: results for cell in plan.shown if (results := read_run_results(cell)) is not None}
     records = {cell: _record(plan, cell, results) for cell, results in found.items()}
     first: Mapping[str, Any] = next(iter(found.values()), {})
     optim, data = plan.cells[0].config.optim, plan.cells[0].config.data
@@ -43,7 +44,7 @@ def collect(plan: AblationPlan, command: str, recipe: str, failures: Sequence[Fa
     runs = list(records.values())
     return AblationResults(
         format_version=FORMAT_VERSION,
-        complete=len(records) == len(plan.cells),
+        complete=len(records) == len(plan.shown),
         recipe=recipe,
         data=plan.source.description,
         protocol=first.get("protocol"),
@@ -53,7 +54,7 @@ def collect(plan: AblationPlan, command: str, recipe: str, failures: Sequence[Fa
         steps=optim.max_steps,
         labeled_batch_size=data.labeled_batch_size * accumulation,
         unlabeled_batch_size=data.unlabeled_batch_size * accumulation,
-        tables=[_table(plan, fraction, records) for fraction in plan.source.fractions],
+        tables=[_table(plan, fraction, records) for fraction in plan.fractions],
         runs=runs,
         failed=[
             FailedRun(
@@ -113,7 +114,7 @@ def summarize(
 
 
 def _table(plan: AblationPlan, fraction: str, records: Mapping[Cell, RunRecord]) -> FractionTable:
-    cells = {row.name: plan.cells_of(fraction, row) for row in plan.rows}
+    cells = {row.name: found for row in plan.rows if (found := plan.cells_of(fraction, row))}
     done = {name: [records[cell] for cell in row_cells if cell in records] for name, row_cells in cells.items()}
     lines = [
         summarize(
@@ -125,6 +126,7 @@ def _table(plan: AblationPlan, fraction: str, records: Mapping[Cell, RunRecord])
             relative_to=plan.relative_to,
         )
         for row in plan.rows
+        if row.name in cells
     ]
     return FractionTable(fraction=fraction, rows=lines, better_unimatch=better_unimatch(lines))
 
@@ -197,6 +199,6 @@ def _notes(plan: AblationPlan, runs: Records) -> list[str]:
     commits = _distinct(record["commit"] for record in runs)
     if len(commits) > 1:
         notes.append(f"the runs are of {len(commits)} commits: {', '.join(commits)}")
-    if len(plan.source.fractions) > 1 and any(row.name == FULLY_SUPERVISED for row in plan.rows):
+    if len(plan.fractions) > 1 and any(row.name == FULLY_SUPERVISED for row in plan.rows):
         notes.append(f"the runs of {FULLY_SUPERVISED} are the same in every table")
     return notes

@@ -16,7 +16,7 @@ from s4mim_hf.data.prepare import prepare_folder
 from s4mim_hf.data.prepared import SYNTHETIC, load_prepared
 from s4mim_hf.data.raw_folder import scan
 from s4mim_hf.data.splits import parse_labeled, split_hash
-from s4mim_hf.data.synthetic import SPLIT_SIZES
+from s4mim_hf.data.synthetic import SPLIT_SIZES, synthetic_ids
 from s4mim_hf.errors import InputError
 
 ALL = "all"
@@ -40,6 +40,14 @@ class DataSource(ABC):
     @abstractmethod
     def path(self, fraction: str, seed: int) -> str:
         """Return the run's `data.path`; the fraction "all" is that of the ceiling."""
+
+    @abstractmethod
+    def split_hash(self, fraction: str, seed: int) -> str:
+        """Return the hash of the draw's ids, whether it has been prepared or not.
+
+        Raises:
+            InputError: the draw cannot be made.
+        """
 
     def prepare(self, draws: Iterable[Draw], say: Callable[[str], None]) -> None:
         """Make what is not there yet.
@@ -75,6 +83,7 @@ class RawSource(DataSource):
             raise InputError("--validation none leaves nothing to compare rows by; leave some images for validation")
         self.options = options
         self.folder = folder
+        self._hashes: dict[str, str] = {}
         name = options.kind if options.kind != "folder" else options.source.resolve().name
         self.description = f"{name}, labelled images drawn by each run's seed, the same validation images for all"
         if self.fractions == (ALL,):
@@ -85,18 +94,24 @@ class RawSource(DataSource):
         place = self.folder / fraction.replace("/", "-")
         return str(place if fraction == ALL else place / f"seed_{seed}")
 
+    def split_hash(self, fraction: str, seed: int) -> str:
+        """Draw, but prepare nothing; see `DataSource.split_hash`."""
+        path = self.path(fraction, seed)
+        if path not in self._hashes:
+            splits = make_plan(self._options(fraction, seed)).splits()
+            ids = {split: [item.id for item in items] for split, items in splits.items()}
+            self._hashes[path] = split_hash(ids)
+        return self._hashes[path]
+
+    def _options(self, fraction: str, seed: int) -> PrepareOptions:
+        output = Path(self.path(fraction, seed))
+        return replace(self.options, output=output, labeled=fraction, seed=0 if fraction == ALL else seed)
+
     def prepare(self, draws: Iterable[Draw], say: Callable[[str], None]) -> None:
         """Check every draw, then prepare those that are not there; see `DataSource.prepare`."""
-        wanted = {
-            self.path(fraction, seed): replace(
-                self.options,
-                output=Path(self.path(fraction, seed)),
-                labeled=fraction,
-                seed=0 if fraction == ALL else seed,
-            )
-            for fraction, seed in draws
-        }
-        missing = [options for options in wanted.values() if not _is_there(options)]
+        # All labels are one draw, whatever the seed.
+        wanted = {self.path(*draw): draw for draw in draws}
+        missing = [self._options(*draw) for draw in wanted.values() if not self._is_there(*draw)]
         said: set[str] = set()
 
         def say_once(note: str) -> None:
@@ -107,29 +122,27 @@ class RawSource(DataSource):
         for options in missing:
             prepare_folder(options, say_once)
 
+    def _is_there(self, fraction: str, seed: int) -> bool:
+        """Whether the draw has been prepared.
+
+        Raises:
+            InputError: the draw cannot be made, or its folder holds another.
+        """
+        expected, folder = self.split_hash(fraction, seed), Path(self.path(fraction, seed))
+        if not (folder / "splits.json").is_file():
+            return False
+        found = load_prepared(folder).split_hash
+        if found != expected:
+            raise InputError(
+                f"{folder} holds another draw (split hash {found[:12]}) than {self.options.source} gives now "
+                f"({expected[:12]}); name another --output, or delete that folder and the runs on it"
+            )
+        return True
+
 
 def default_fraction(source: Path) -> str:
     """Return "1/8" where every training image has a mask, and "all" where some have none: they are the unlabelled."""
     return ALL if any(item.mask is None for item in scan(source).training) else "1/8"
-
-
-def _is_there(options: PrepareOptions) -> bool:
-    """Whether the draw has been prepared.
-
-    Raises:
-        InputError: the draw cannot be made, or its folder holds another.
-    """
-    splits = make_plan(options).splits()
-    if not (options.output / "splits.json").is_file():
-        return False
-    expected = split_hash({split: [item.id for item in items] for split, items in splits.items()})
-    found = load_prepared(options.output).split_hash
-    if found != expected:
-        raise InputError(
-            f"{options.output} holds another draw (split hash {found[:12]}) than {options.source} gives now "
-            f"({expected[:12]}); name another --output, or delete that folder and the runs on it"
-        )
-    return True
 
 
 @dataclass
@@ -152,6 +165,10 @@ class SyntheticSource(DataSource):
         scenes = seed if self.scenes is None else self.scenes
         return f"{SYNTHETIC}:{scenes}" + (":all" if fraction == ALL else "")
 
+    def split_hash(self, fraction: str, seed: int) -> str:
+        """Return the hash of the scenes' ids; see `DataSource.split_hash`."""
+        return split_hash(synthetic_ids(seed if self.scenes is None else self.scenes, all_labels=fraction == ALL))
+
 
 class PreparedSource(DataSource):
     """A prepared folder, the same for all seeds.
@@ -164,7 +181,7 @@ class PreparedSource(DataSource):
         data = load_prepared(path)
         if data.validation is None:
             raise InputError(f"{path} has no validation split to compare rows by; prepare it with one")
-        self.data_path = path
+        self.data_path, self._hash = path, data.split_hash
         self.fractions = (str(len(data.labeled)),)
         self.no_ceiling = (
             f"{path} has the labels of {len(data.labeled)} images only; for the ceiling give the raw images "
@@ -175,6 +192,10 @@ class PreparedSource(DataSource):
     def path(self, fraction: str, seed: int) -> str:
         """Return the folder."""
         return self.data_path
+
+    def split_hash(self, fraction: str, seed: int) -> str:
+        """Return the folder's."""
+        return self._hash
 
 
 def source_of(

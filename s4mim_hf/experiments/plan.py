@@ -8,11 +8,14 @@ from pathlib import Path
 
 from s4mim_hf.data.catalog import CATALOG
 from s4mim_hf.data.plan import PrepareOptions
+from s4mim_hf.engine.checkpoint import MAY_DIFFER
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.results import config_hash
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.errors import InputError, nearest
-from s4mim_hf.experiments.draws import ALL, DataSource, source_of
+from s4mim_hf.experiments.cells import Cell, folder_of
+from s4mim_hf.experiments.draws import ALL, DataSource, SyntheticSource, source_of
+from s4mim_hf.experiments.earlier import earlier_cells
 from s4mim_hf.experiments.rows import (
     BASE,
     FULLY_SUPERVISED,
@@ -60,44 +63,6 @@ class AblationOptions:
     command: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One run of the ablation.
-
-    Attributes:
-        fraction: the label fraction whose draw it trains on; "all" for the ceiling.
-        row: the row that it belongs to.
-        seed: of the run and the draw.
-        config: its configuration, `output_dir` included.
-    """
-
-    fraction: str
-    row: Row
-    seed: int
-    config: RunConfig
-
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
-        return f"{self.fraction}, {self.row.name}, seed {self.seed}"
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        assert self.config.output_dir is not None
-        return Path(self.config.output_dir)
-
-    @property
-    def config_file(self) -> Path:
-        """The configuration as it was started with; that this is there shows that an ablation made the folder."""
-        return self.folder.with_name(f"{self.folder.name}.yaml")
-
-    @property
-    def log_file(self) -> Path:
-        """What the run printed, all its parts one after the other."""
-        return self.folder.with_name(f"{self.folder.name}.log")
-
-
 @dataclass(frozen=True)
 class AblationPlan:
     """All runs, and how their results are put together.
@@ -105,25 +70,34 @@ class AblationPlan:
     Attributes:
         output: the ablation's folder.
         source: where the data is from.
-        rows: in the order of the tables.
-        seeds: in the order of the runs.
         cells: the runs in their order: all rows of a seed before the next seed, so that pairs are complete early.
+        earlier: finished runs of earlier calls in the same folder, with the same settings; tables hold them as well.
+        rows: of all these, in the order of the tables.
+        fractions: likewise.
+        seeds: likewise.
         relative_to: the row that differences are to; None where no row serves.
         notes: what a person should know, in sentences.
     """
 
     output: Path
     source: DataSource
-    rows: list[Row]
-    seeds: list[int]
     cells: list[Cell]
+    earlier: list[Cell]
+    rows: list[Row]
+    fractions: list[str]
+    seeds: list[int]
     relative_to: str | None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def shown(self) -> list[Cell]:
+        """The runs that are in the tables once they are finished."""
+        return [*self.cells, *self.earlier]
 
     def cells_of(self, fraction: str, row: Row) -> list[Cell]:
         """Return the runs of one line of one table."""
         fraction = ALL if row.all_labels else fraction
-        return [cell for cell in self.cells if cell.row is row and cell.fraction == fraction]
+        return [cell for cell in self.shown if cell.row is row and cell.fraction == fraction]
 
 
 def plan_ablation(options: AblationOptions) -> AblationPlan:
@@ -140,24 +114,40 @@ def plan_ablation(options: AblationOptions) -> AblationPlan:
     source = _choose_source(options, base, shared, output)
     rows, notes = _choose_rows(options, source)
     check_overrides(rows, options.recipe, options.overrides)
-    relative_to = _choose_reference(options.relative_to, rows)
     configs = {row.name: _row_config(row, options) for row in rows}
-    cells = []
-    for seed in options.seeds:
-        # The ceiling first: it belongs to every fraction.
-        pairs = [(ALL, row) for row in rows if row.all_labels]
-        pairs += [(fraction, row) for fraction in source.fractions for row in rows if not row.all_labels]
-        for fraction, row in pairs:
-            folder = output / "runs" / fraction.replace("/", "-") / row.name / f"seed_{seed}"
-            config = configs[row.name]
-            data = replace(config.data, path=source.path(fraction, seed))
-            cells.append(Cell(fraction, row, seed, replace(config, seed=seed, data=data, output_dir=str(folder))))
-    return AblationPlan(output, source, rows, list(options.seeds), cells, relative_to, notes)
+
+    def cell_of(fraction: str, row: Row, seed: int) -> Cell:
+        config = configs[row.name] = configs.get(row.name) or _row_config(row, options)
+        data = replace(config.data, path=source.path(fraction, seed))
+        folder = folder_of(output, fraction, row, seed)
+        config = replace(config, seed=seed, data=data, output_dir=str(folder))
+        return Cell(fraction, row, seed, config, source.split_hash(fraction, seed))
+
+    # The ceiling first: it belongs to every fraction.
+    lines = [(ALL, row) for row in rows if row.all_labels]
+    lines += [(fraction, row) for fraction in source.fractions for row in rows if not row.all_labels]
+    cells = [cell_of(fraction, row, seed) for seed in options.seeds for fraction, row in lines]
+    if base.model.backbone is None and not isinstance(source, SyntheticSource):
+        notes.append(
+            "the backbone starts from random weights, which with few labels costs most of the accuracy; a pretrained "
+            "one is named by model.backbone=microsoft/resnet-50 model.backbone_config=null (a Hub name or a folder)"
+        )
+    earlier = earlier_cells(output, cells, cell_of)
+    if earlier:
+        notes.append(
+            f"finished runs of earlier calls with the same settings, which the tables hold as well: {len(earlier)}"
+        )
+    named = {row.name for row in rows} | {cell.row.name for cell in earlier}
+    rows = [row for row in ROWS.values() if row.name in named]
+    fractions = dict.fromkeys([*source.fractions, *(cell.fraction for cell in earlier if not cell.row.all_labels)])
+    seeds = dict.fromkeys([*options.seeds, *(cell.seed for cell in earlier)])
+    relative_to = _choose_reference(options.relative_to, rows)
+    return AblationPlan(output, source, cells, earlier, rows, list(fractions), list(seeds), relative_to, notes)
 
 
 def settings_hash(config: RunConfig) -> str:
-    """Return 12 hexadecimal digits that the runs of one row share: of all but seed, data and folder."""
-    return config_hash(replace(config, seed=0, data=replace(config.data, path="data"), output_dir=None))
+    """Return 12 hexadecimal digits that the runs of one row share: of all that counts but the seed."""
+    return config_hash(config, without=("seed", *MAY_DIFFER))
 
 
 def _row_config(row: Row, options: AblationOptions) -> RunConfig:

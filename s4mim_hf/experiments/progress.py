@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from s4mim_hf.experiments.plan import Cell
+from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.runner import Failure
 from s4mim_hf.experiments.states import begins_at, read_run_results, step_of
 

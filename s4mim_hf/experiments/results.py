@@ -61,7 +61,7 @@ class RunRecord(TypedDict):
     config_hash: str | None
     """The run's own, with its seed and its data."""
     settings_hash: str | None
-    """Of the configuration without seed, data and folder, which all runs of a row share."""
+    """Of all settings that change what is computed, but the seed; all runs of a row share it."""
     machine: str | None
     torch: str | None
     threads: int | None

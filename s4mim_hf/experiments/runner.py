@@ -17,7 +17,7 @@ from typing import Protocol
 
 from s4mim_hf.engine.config_loading import save_run_config
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.plan import Cell
+from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.states import clear, state_of
 
 LOCK_FILE = ".lock"
@@ -171,8 +171,11 @@ def only_one(output: Path) -> Iterator[None]:
     """Hold the ablation's folder, so that no second call starts the same runs.
 
     Raises:
-        InputError: another call holds it, or the folder cannot be made.
+        InputError: another call holds it, it is something else's, or the folder cannot be made.
     """
+    ours = any((output / name).exists() for name in (LOCK_FILE, "runs"))
+    if output.is_dir() and any(output.iterdir()) and not ours:
+        raise InputError(f"--output {output} holds something that no ablation made; name a new folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = (output / LOCK_FILE).open("a")

@@ -8,26 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from s4mim_hf.engine.checkpoint import MAY_DIFFER, latest_checkpoint, read_trainer_state
-from s4mim_hf.engine.config_loading import differences, load_run_config
+from s4mim_hf.engine.checkpoint import differences_that_count, latest_checkpoint, read_trainer_state
+from s4mim_hf.engine.config_loading import load_run_config, to_dict
 from s4mim_hf.engine.results import RESULTS_FILE
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.plan import Cell
+from s4mim_hf.experiments.cells import Cell
 
 State = Literal["finished", "interrupted", "new"]
 
 
 def state_of(cell: Cell) -> State:
-    """Say whether a run is finished, has a checkpoint to go on from, or starts anew.
-
-    A run that ended between its last checkpoint and its results starts anew: nothing is left to resume.
-    """
+    """Say whether a run is finished, has a checkpoint to go on from, or starts anew."""
     if _finished_step(cell) is not None:
         return "finished"
-    checkpoint = latest_checkpoint(cell.folder)
-    if checkpoint is None or read_trainer_state(checkpoint)["step"] >= cell.config.optim.max_steps:
-        return "new"
-    return "interrupted"
+    return "new" if latest_checkpoint(cell.folder) is None else "interrupted"
 
 
 def begins_at(cell: Cell) -> int:
@@ -54,14 +48,30 @@ def check_cells(cells: Sequence[Cell]) -> None:
                 "beside it); name another --output, or move it away"
             )
         # What ended before its first checkpoint has nothing to lose.
-        if _finished_step(cell) is None and latest_checkpoint(cell.folder) is None:
-            continue
-        differing = [line for line in _differences(cell) if not _may_differ(line)]
-        if differing:
+        other = None if state_of(cell) == "new" else mismatch(cell)
+        if other is not None:
             raise InputError(
-                f"{cell.folder} holds a run of another configuration ({'; '.join(differing)}); name another --output, "
-                "give the settings of before, or delete that folder"
+                f"{cell.folder} holds a run {other}; name another --output, give the settings of before, or "
+                "delete that folder"
             )
+
+
+def mismatch(cell: Cell) -> str | None:
+    """Say how the run that is in the cell's folder is another one than the cell; None where it is the same.
+
+    Data may have moved, or be spelt otherwise: what counts is its split hash.
+    """
+    differing = differences_that_count(to_dict(load_run_config(cell.config_file)), to_dict(cell.config))
+    if differing:
+        return f"of another configuration ({'; '.join(differing)})"
+    checkpoint = latest_checkpoint(cell.folder)
+    left = read_run_results(cell) or ({} if checkpoint is None else read_trainer_state(checkpoint))
+    split_hash = str(left.get("split_hash"))
+    if split_hash != cell.split_hash:
+        return (
+            f"on another split (hash {split_hash[:12]}) than {cell.config.data.path} has now ({cell.split_hash[:12]})"
+        )
+    return None
 
 
 def clear(cell: Cell) -> None:
@@ -109,13 +119,3 @@ def _is_filled(folder: Path) -> bool:
 def _finished_step(cell: Cell) -> int | None:
     results = read_run_results(cell)
     return None if results is None else results.get("step")
-
-
-def _differences(cell: Cell) -> list[str]:
-    """Return how the run that is there was configured -> how it should be now."""
-    return differences(load_run_config(cell.config_file), cell.config)
-
-
-def _may_differ(line: str) -> bool:
-    key = line.partition(":")[0]
-    return any(f"{key}.".startswith(f"{free}.") for free in MAY_DIFFER)

@@ -90,7 +90,7 @@ def plain(spread: Spread | None, scale: float = 1.0, signed: bool = False) -> st
     if spread is None:
         return NOTHING
     mean = scale * spread["mean"]
-    text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
+    text = f"{mean:+z.1f}" if signed else f"{mean:.1f}"
     return text if spread["std"] is None else f"{text} ± {scale * spread['std']:.1f}"
 
 
@@ -182,7 +182,7 @@ def _reading(results: AblationResults) -> list[str]:
         "*minutes* of training without evaluation, pictures and checkpoints; *images/s* labelled and unlabelled images "
         "read; *GiB* the highest memory of its runs"
         + _memory_kinds(results)
-        + "; *settings* is a hash of the configuration without seed, data and folder.",
+        + "; *settings* is a hash of all settings that change what is computed, but the seed.",
     ]
     return lines
 

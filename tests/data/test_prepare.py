@@ -134,6 +134,7 @@ def test_id_lists(tmp_path: Path) -> None:
         ({"labeled": "9/8"}, "at most 1"),
         ({"seed": -1}, "--seed must not be negative"),
         ({"validation": "10"}, "only 9 of 10 are free"),
+        ({"validation": "99"}, "--validation 99 takes 99 images with masks, but only 9 of 10 are free"),
         ({"validation": "nowhere"}, "no folder that exists"),
         ({"validation": "1.5"}, "no fraction such as 0.2"),
         ({"classes": ["road", "tree"]}, "(2) are not those of"),

@@ -9,7 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from s4mim_hf.data.synthetic import CLASSES, PALETTE, SIZE, render_scene, synthetic_split, synthetic_splits
+from s4mim_hf.data.synthetic import (
+    CLASSES,
+    PALETTE,
+    SIZE,
+    render_scene,
+    synthetic_ids,
+    synthetic_split,
+    synthetic_splits,
+)
 
 Splits = dict[str, list[dict[str, Any]]]
 
@@ -35,6 +43,8 @@ def test_counts_ids_and_columns(splits: Splits) -> None:
     assert {split: len(rows) for split, rows in splits.items()} == {"labeled": 16, "unlabeled": 256, "validation": 64}
     ids = [row["id"] for rows in splits.values() for row in rows]
     assert len(set(ids)) == 336
+    assert {split: [row["id"] for row in rows] for split, rows in splits.items()} == synthetic_ids(0)
+    assert not set(ids) & {one for split in synthetic_ids(1).values() for one in split}, "other scenes, other ids"
     assert all("label" not in row for row in splits["unlabeled"])
     assert len(CLASSES) == len(PALETTE) == len(set(PALETTE)) >= 6
 

@@ -144,7 +144,7 @@ SAVED = {
     "recipe": "camvid",
     "output_dir": "a",
     "method": {"name": "s4mim", "masking": {"ratio": 0.6}},
-    "data": {"num_workers": 2, "crop": [96, 96]},
+    "data": {"num_workers": 2, "crop": [96, 96], "path": "data"},
     "log": {"interval": 10},
     "logic": 1,
 }
@@ -152,7 +152,7 @@ SAVED = {
 
 def test_the_same_configuration_passes_whatever_may_differ() -> None:
     now = {**SAVED, "recipe": "a/run_config.yaml", "output_dir": None, "log": {"interval": 5, "tracker": "none"}}
-    now["data"] = {"num_workers": 0, "crop": (96, 96)}
+    now["data"] = {"num_workers": 0, "crop": (96, 96), "path": "moved"}
     check_same_configuration(SAVED, now)
     check_same_configuration({"rate": 1}, {"rate": 1.0})
 

@@ -129,6 +129,24 @@ def test_a_resumed_run_equals_an_unbroken_one(
             assert torch.equal(value, theirs.state_dict()[key]), key
 
 
+def test_a_run_killed_after_its_last_checkpoint_is_finished(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = train(tiny_config("panels.count=1", output="unbroken"))
+    broken = tiny_config("panels.count=1", output="broken")
+    interrupt(broken, 4, monkeypatch)
+    (tmp_path / "broken" / "panels" / "step_4.png").unlink()
+    assert not (tmp_path / "broken" / "results.json").exists()
+    train(broken, resume=True)
+    assert losses_of(tmp_path / "unbroken") == losses_of(tmp_path / "broken")
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("unbroken", "broken")]
+    for key in ("step", "last_teacher", "best_teacher", "last_student", "evaluation"):
+        assert results[0][key] == results[1][key], key
+    for name in ("curves.png", "panels/step_4.png"):
+        assert (tmp_path / "broken" / name).is_file()
+    assert unbroken.trainer.step == results[1]["step"]
+
+
 def test_resuming_refuses_another_configuration_a_finished_run_and_no_run(
     tiny_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +221,10 @@ def test_bf16_sgd_clipping_and_frozen_statistics_train(tiny_config: ConfigMaker)
         (["model.backbone_config.num_channels=4"], "4 channels"),
         (["output_dir=/dev/null/run"], "/dev/null/run"),
         (["data.labeled_batch_size=1"], "data.labeled_batch_size is 1"),
+        (
+            ["method.normalization.statistics=together", "data.unlabeled_batch_size=1"],
+            "data.unlabeled_batch_size is 1, but CutMix",
+        ),
         (["method.masking.patch_size=40"], "reach"),
         (["mixed_precision=fp16"], "needs a GPU"),
     ],

@@ -64,7 +64,9 @@ def test_a_prepared_folder_has_no_ceiling(tmp_path: Path) -> None:
     assert [row.name for row in plan.rows] == [name for name in ROWS if name != "fully_supervised"]
     assert plan.notes[0].startswith("row fully_supervised is left out: ")
     assert "names fully_supervised, but" in message_of(rows=["fully_supervised"], **given)
-    own = plan_ablation(AblationOptions(rows=["supervised", "s4mim"], **given))
+    assert "starts from random weights" in plan.notes[1]
+    pretrained = {**given, "overrides": [*given["overrides"], "model.backbone=weights", "model.backbone_config=null"]}
+    own = plan_ablation(AblationOptions(rows=["supervised", "s4mim"], **pretrained))
     assert (own.notes, own.relative_to) == ([], "supervised")
 
 
@@ -73,6 +75,11 @@ def test_settings_are_what_the_runs_of_a_row_share() -> None:
     hashes = {cell.row.name: settings_hash(cell.config) for cell in plan.cells}
     assert all(settings_hash(cell.config) == hashes[cell.row.name] for cell in plan.cells)
     assert hashes["supervised"] == hashes["fully_supervised"] != hashes["base"]
+    # What changes no computation does not count.
+    free = AblationOptions(rows=["base"], recipe="demo", overrides=["log.interval=7", "panels.count=0"])
+    assert settings_hash(plan_ablation(free).cells[0].config) == hashes["base"]
+    other = AblationOptions(rows=["base"], overrides=["optim.max_steps=7"])
+    assert settings_hash(plan_ablation(other).cells[0].config) != hashes["base"]
 
 
 @pytest.mark.parametrize(

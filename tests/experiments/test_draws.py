@@ -37,6 +37,7 @@ def test_draws_are_prepared_once_nest_and_share_validation(tmp_path: Path) -> No
     validation = {tuple(one.validation["id"][:]) for one in data.values() if one.validation is not None}
     assert len(validation) == 1
     assert len(notes) == len(set(notes)), "each note once"
+    assert {draw: source.split_hash(*draw) for draw in draws} == {draw: one.split_hash for draw, one in data.items()}
     files = sorted((tmp_path / "out").rglob("*.parquet"))
     times = [file.stat().st_mtime_ns for file in files]
     source.prepare(draws, notes.append)
@@ -79,6 +80,9 @@ def test_synthetic_scenes_follow_the_run_s_seed_or_their_own() -> None:
     fixed = source_of("synthetic:7", None, [], Path("data"))
     assert isinstance(fixed, SyntheticSource)
     assert [fixed.path("16", 3), fixed.path("all", 3)] == ["synthetic:7", "synthetic:7:all"]
+    hashes = [source.split_hash(fraction, seed) for seed in (3, 7) for fraction in ("16", "all")]
+    assert len(set(hashes)) == 4
+    assert [fixed.split_hash(fraction, 3) for fraction in ("16", "all")] == hashes[2:]
 
 
 def test_a_prepared_folder_is_what_it_is(tmp_path: Path) -> None:
@@ -90,6 +94,7 @@ def test_a_prepared_folder_is_what_it_is(tmp_path: Path) -> None:
     assert isinstance(source, PreparedSource)
     assert source.fractions == ("3",)
     assert source.path("3", 0) == source.path("3", 1) == str(tmp_path / "data")
+    assert source.split_hash("3", 0) == load_prepared(tmp_path / "data").split_hash
     assert "labels of 3 images only" in str(source.no_ceiling)
     with pytest.raises(InputError, match="no validation split"):
         source_of(str(tmp_path / "bare"), None, [], tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,20 @@ def copied(run: Path, folder: Path) -> Path:
     return folder
 
 
+def test_a_run_of_a_gpu_comes_back_without_one(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = copied(runs["class_wise"], tmp_path / "copy")
+    settings = (folder / "run_config.yaml").read_text()
+    for key, value in (("sync_batch_norm", "true"), ("mim_attention", "flex")):
+        settings, count = re.subn(rf"(?m)^( +{key}:) .*$", rf"\1 {value}", settings)
+        assert count == 1
+    (folder / "run_config.yaml").write_text(settings)
+    found, plain = load_finished_run(folder), load_finished_run(runs["class_wise"])
+    assert found.config.model.sync_batch_norm
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(found.student(pixels).logits, plain.student(pixels).logits)
+
+
 @pytest.mark.parametrize(
     ("basic", "class_wise", "message"),
     [
@@ -137,3 +152,12 @@ def test_another_split_behind_the_same_path_is_refused(runs: dict[str, Path], tm
     state_file.write_text(json.dumps({**state, "split_hash": "0" * 64}))
     with pytest.raises(InputError, match="another split"):
         load_finished_run(moved)
+
+
+def test_data_that_has_moved_is_named(runs: dict[str, Path], prepared: Path, tmp_path: Path) -> None:
+    folder = copied(runs["basic"], tmp_path / "run")
+    settings = (folder / "run_config.yaml").read_text()
+    (folder / "run_config.yaml").write_text(settings.replace(str(prepared), "gone"))
+    with pytest.raises(InputError, match="there is no folder gone"):
+        load_finished_run(folder)
+    assert load_finished_run(folder, str(prepared)).data.path == str(prepared)

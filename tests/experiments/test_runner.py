@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from s4mim_hf.engine.checkpoint import TEACHER_FILE, latest_checkpoint, read_tra
 from s4mim_hf.engine.config_loading import save_run_config
 from s4mim_hf.engine.run import train
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.plan import AblationOptions, Cell, plan_ablation
+from s4mim_hf.experiments.cells import Cell
+from s4mim_hf.experiments.plan import AblationOptions, plan_ablation
 from s4mim_hf.experiments.runner import Failure, child_environment, failure_of, last_line, only_one, run_cells
 from s4mim_hf.experiments.states import state_of
 
@@ -153,6 +155,9 @@ def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
     with only_one(tmp_path / "out"), busy, only_one(tmp_path / "out"):
         pass
     with only_one(tmp_path / "out"):
+        pass
+    shutil.move(tmp_path / "out" / ".lock", tmp_path / "out" / "thesis.txt")
+    with pytest.raises(InputError, match="holds something that no ablation made"), only_one(tmp_path / "out"):
         pass
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written to"), only_one(tmp_path / "file"):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from raw_trees import write_tree
 from written_runs import finish, planned
 
 from s4mim_hf.engine.config_loading import save_run_config
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.plan import AblationOptions, Cell, plan_ablation
+from s4mim_hf.experiments.cells import Cell
+from s4mim_hf.experiments.plan import AblationOptions, plan_ablation
 from s4mim_hf.experiments.states import begins_at, check_cells, clear, state_of, step_of
 
 
@@ -21,7 +24,7 @@ def one_cell(output: Path, *overrides: str) -> Cell:
 def checkpoint(cell: Cell, step: int) -> None:
     folder = cell.folder / "checkpoints" / f"step_{step}"
     folder.mkdir(parents=True)
-    (folder / "trainer_state.json").write_text(json.dumps({"step": step}))
+    (folder / "trainer_state.json").write_text(json.dumps({"step": step, "split_hash": cell.split_hash}))
     save_run_config(cell.config, cell.config_file)
 
 
@@ -36,9 +39,9 @@ def test_states(tmp_path: Path) -> None:
     cells[3].folder.mkdir()
     (cells[3].folder / "metrics.jsonl").write_text("")
     assert state_of(cells[3]) == "new"
-    # Nothing is left to do from the last step's checkpoint, and the results were never written.
+    # All steps are done, but the results were never written.
     checkpoint(cells[4], 600)
-    assert state_of(cells[4]) == "new"
+    assert (state_of(cells[4]), begins_at(cells[4])) == ("interrupted", 600)
 
 
 def test_a_run_of_another_configuration_is_refused(tmp_path: Path) -> None:
@@ -51,6 +54,23 @@ def test_a_run_of_another_configuration_is_refused(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "method.threshold: 0.8 -> 0.5; optim.max_steps: 600 -> 700" in message
     assert "name another --output" in message
+
+
+def test_data_is_known_by_its_split_hash_wherever_it_lies(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=8)
+    options = AblationOptions(rows=["base"], seeds=[0, 1], source=source, labeled=["2"], output=tmp_path / "out")
+    cells = plan_ablation(options).cells
+    finish(cells[0], 0.4)
+    checkpoint(cells[1], 300)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    moved = plan_ablation(replace(options, output=tmp_path / "moved")).cells
+    assert moved[0].config.data.path != cells[0].config.data.path
+    check_cells(moved)
+    assert [state_of(cell) for cell in moved] == ["finished", "interrupted"]
+    write_tree(tmp_path / "raw", masked=9)
+    for cell in plan_ablation(replace(options, output=tmp_path / "moved")).cells:
+        with pytest.raises(InputError, match=rf"seed_{cell.seed} holds a run on another split \(hash .* than .* has"):
+            check_cells([cell])
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_but_not_a_start_without_one(tmp_path: Path) -> None:

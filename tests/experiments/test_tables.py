@@ -40,6 +40,7 @@ def test_numbers() -> None:
     assert percent({"mean": 0.4756, "std": 0.0084, "n": 3}) == "47.6 ± 0.8"
     assert percent({"mean": 0.0121, "std": 0.005, "n": 3}, signed=True) == "+1.2 ± 0.5"
     assert percent({"mean": -0.0121, "std": None, "n": 1}, signed=True) == "-1.2"
+    assert percent({"mean": -0.0001, "std": None, "n": 1}, signed=True) == "+0.0"
     assert percent(None) == "-"
     assert plain({"mean": 90.0, "std": 30.0, "n": 2}, 1 / 60) == "1.5 ± 0.5"
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from s4mim_hf.engine.config_loading import save_run_config
-from s4mim_hf.experiments.plan import AblationOptions, AblationPlan, Cell, plan_ablation
+from s4mim_hf.experiments.cells import Cell
+from s4mim_hf.experiments.plan import AblationOptions, AblationPlan, plan_ablation
 
 
 def planned(output: Path, *rows: str, seeds: tuple[int, ...] = (0, 1)) -> AblationPlan:
@@ -20,7 +21,7 @@ def finish(cell: Cell, last: float | None, **more: object) -> None:
     save_run_config(cell.config, cell.config_file)
     results = {
         "step": cell.config.optim.max_steps,
-        "split_hash": f"{cell.seed:064x}",
+        "split_hash": cell.split_hash,
         "protocol": "whole image at original size",
         "evaluated_on": "scenes validation, 64 images",
         "last_teacher": {"mean_iou": last},

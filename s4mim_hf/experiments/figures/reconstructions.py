@@ -15,7 +15,9 @@ from s4mim_hf.methods import S4MIMMethodConfig
 from s4mim_hf.visualization import draw_grid
 
 
-def draw_reconstructions(basic_run: Path, class_wise_run: Path, path: Path, count: int = 4) -> None:
+def draw_reconstructions(
+    basic_run: Path, class_wise_run: Path, path: Path, *, count: int = 4, data_path: str | None = None
+) -> None:
     """Write one PNG that shows what basic and class-wise masked image modelling reconstruct of the same masked images.
 
     A row per validation image; columns: the image, the class map that the class-wise decoder was given (its teacher's
@@ -27,12 +29,13 @@ def draw_reconstructions(basic_run: Path, class_wise_run: Path, path: Path, coun
         class_wise_run: folder of a finished run with regions=class, on the same data and with the same patches.
         path: where the PNG goes.
         count: validation images.
+        data_path: where the runs' data lies now; None: where it lay then.
 
     Raises:
         InputError: a run has no checkpoint or no decoder, reconstructs otherwise, or the two do not fit each other.
     """
-    basic = _load_with_decoder(basic_run, "image")
-    class_wise = _load_with_decoder(class_wise_run, "class")
+    basic = _load_with_decoder(basic_run, "image", data_path)
+    class_wise = _load_with_decoder(class_wise_run, "class", data_path)
     _check_pair(basic, class_wise, basic_run, class_wise_run)
     data, seed = class_wise.data, class_wise.config.seed
     if data.validation is None:
@@ -60,9 +63,9 @@ def draw_reconstructions(basic_run: Path, class_wise_run: Path, path: Path, coun
     draw_grid(rows, data.id2label, data.palette, path, ignore_index=data.ignore_index, note=note, text_size=24)
 
 
-def _load_with_decoder(folder: Path, regions: str) -> FinishedRun:
+def _load_with_decoder(folder: Path, regions: str, data_path: str | None) -> FinishedRun:
     """Load a run that reconstructs by `regions`, "image" or "class"."""
-    run = load_finished_run(folder)
+    run = load_finished_run(folder, data_path)
     method = run.config.method
     if not isinstance(method, S4MIMMethodConfig) or run.student.mim_decoder is None:
         raise InputError(
