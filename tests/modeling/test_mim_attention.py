@@ -6,6 +6,7 @@ import pytest
 import torch
 from attention_by_class import cell_classes, reference, ungated
 from held_memory import held_bytes
+from loop_comparison import assert_equals_the_loop, assert_float32_equals_the_loop
 
 from s4mim_hf.modeling import mim_attention
 from s4mim_hf.modeling.mim_attention import (
@@ -59,32 +60,14 @@ def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("_chunks")
 def test_one_pass_equals_the_loop_over_classes_in_outputs_and_gradients():
-    model, maps = decoder(), class_maps()
-    features = images(maps)
-    probe = torch.randn(4, 3, 40, 56, dtype=torch.float64)
-    results = []
-    for run in (lambda z: model(z, maps), lambda z: reference(model, z, maps)):
-        z = features.clone().requires_grad_()
-        model.zero_grad()
-        output = run(z)
-        (output * probe).sum().backward()
-        results.append((output, z.grad, *(p.grad.clone() for p in model.parameters())))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    maps = class_maps()
+    assert_equals_the_loop(decoder(), reference, images(maps), maps)
 
 
 def test_float32_agrees_to_1e_5_under_mean_reduction():
-    model, exact = decoder().float(), decoder()
-    exact.load_state_dict(model.state_dict())
     maps = class_maps()
-    exact_z = images(maps).requires_grad_()
-    z = exact_z.detach().float().requires_grad_()
-    output, expected = model(z, maps), reference(exact, exact_z, maps)
-    assert (output - expected).abs().mean() < 1e-5
-    output.square().mean().backward()
-    expected.square().mean().backward()
-    for found, right in zip((z, *model.parameters()), (exact_z, *exact.parameters()), strict=True):
-        torch.testing.assert_close(found.grad.double(), right.grad, rtol=1e-5, atol=1e-5)
+    # Features that float32 holds exactly, so that only the arithmetic differs.
+    assert_float32_equals_the_loop(decoder(), decoder(), reference, images(maps).float(), maps)
 
 
 @pytest.mark.usefixtures("_chunks")

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from held_memory import held_bytes
+from loop_comparison import assert_equals_the_loop, assert_float32_equals_the_loop
 from torch import nn
 
 from s4mim_hf.modeling.mim_head import ClassGatedConvolution, ConvolutionDecoder, class_gates
@@ -63,31 +64,12 @@ def norm(features: torch.Tensor, layer: nn.LayerNorm) -> torch.Tensor:
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 def test_one_pass_equals_the_loop_over_classes_in_outputs_and_gradients(kernel_size):
-    model = decoder(kernel_size=kernel_size)
-    features, maps = torch.randn(3, 6, 7, 9, dtype=torch.float64), class_maps()
-    probe = torch.randn(3, 3, 28, 36, dtype=torch.float64)
-    results = []
-    for run in (lambda z: model(z, maps), lambda z: reference(model, z, maps)):
-        inputs = features.clone().requires_grad_()
-        model.zero_grad()
-        output = run(inputs)
-        (output * probe).sum().backward()
-        results.append((output, inputs.grad, *(p.grad.clone() for p in model.parameters())))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    features = torch.randn(3, 6, 7, 9, dtype=torch.float64)
+    assert_equals_the_loop(decoder(kernel_size=kernel_size), reference, features, class_maps())
 
 
 def test_float32_agrees_to_1e_5_under_mean_reduction():
-    model, exact = decoder().float(), decoder()
-    exact.load_state_dict(model.state_dict())
-    features, maps = torch.randn(3, 6, 7, 9), class_maps()
-    z, exact_z = features.clone().requires_grad_(), features.double().requires_grad_()
-    output, expected = model(z, maps), reference(exact, exact_z, maps)
-    assert (output - expected).abs().mean() < 1e-5
-    output.square().mean().backward()
-    expected.square().mean().backward()
-    for found, right in zip((z, *model.parameters()), (exact_z, *exact.parameters()), strict=True):
-        torch.testing.assert_close(found.grad.double(), right.grad, rtol=1e-5, atol=1e-5)
+    assert_float32_equals_the_loop(decoder(), decoder(), reference, torch.randn(3, 6, 7, 9), class_maps())
 
 
 @pytest.mark.parametrize("value", [1e6, float("nan"), float("inf")])
