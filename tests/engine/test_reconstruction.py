@@ -29,7 +29,7 @@ def student() -> S4MIMForSemiSupervisedSegmentation:
 
 def reconstructor(regions: str = "class", target: str = "pixels", strategy: str = "random") -> Reconstructor:
     method = S4MIMMethodConfig(
-        masking=MaskingConfig(patch_size=PATCH, strategy=strategy),
+        masking=MaskingConfig(patch_size=PATCH, ratio=0.6, strategy=strategy),
         reconstruction=ReconstructionConfig(regions=regions, target=target),
     )
     return Reconstructor(method, CLASSES, 255, MEAN, STD)

@@ -12,10 +12,21 @@ from s4mim_hf.methods.s4mim import S4MIM, MaskedView
 from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, ReconstructionConfig, SemanticConfig
 from s4mim_hf.methods.unlabeled import unlabeled_images
 
+
+def masks(**fields: Any) -> MaskingConfig:
+    """Return masks of weak views, labelled ones too, of small patches: whatever the defaults are."""
+    return MaskingConfig(**{"patch_size": 8, "ratio": 0.6, "images": "labeled_and_unlabeled", "view": "weak", **fields})
+
+
+def semantics(**fields: Any) -> SemanticConfig:
+    """Return a term over the known pixels: whatever the defaults are."""
+    return SemanticConfig(**{"weight": 0.5, "average_over": "known", **fields})
+
+
 TERMS = {
     "reconstruction": {"reconstruction": ReconstructionConfig(weight=0.1)},
     "aggregation": {"aggregation": AggregationConfig(weight=0.1)},
-    "semantic": {"semantic": SemanticConfig(weight=0.5)},
+    "semantic": {"semantic": semantics()},
 }
 NO_TERMS: dict[str, Any] = {
     "reconstruction": ReconstructionConfig(weight=0),
@@ -26,7 +37,12 @@ NO_TERMS: dict[str, Any] = {
 
 def config(**fields: Any) -> S4MIMMethodConfig:
     """Return a config of small patches and thresholds that an untrained teacher reaches."""
-    small: dict[str, Any] = {"masking": MaskingConfig(patch_size=8), "threshold": 0.25, "class_map_threshold": 0.25}
+    small: dict[str, Any] = {
+        "masking": masks(),
+        "semantic": semantics(),
+        "threshold": 0.25,
+        "class_map_threshold": 0.25,
+    }
     return S4MIMMethodConfig(**{**small, **fields})
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from s4mim_cases import NO_TERMS, config, masked_view
+from s4mim_cases import NO_TERMS, config, masked_view, masks, semantics
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.data.strong_views import StrongViewConfig
 from s4mim_hf.methods import NormalizationConfig, StepContext, Task
 from s4mim_hf.methods.s4mim import S4MIM, MaskedView
-from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, SemanticConfig
+from s4mim_hf.methods.s4mim_config import AggregationConfig
 from s4mim_hf.methods.unlabeled import unlabeled_images
 
 StudentBuilder = Callable[..., torch.nn.Module]
@@ -101,7 +101,7 @@ def test_semantic_space_counts_the_asked_pixels_with_the_asked_weights(
     weighting: str,
     average_over: str,
 ) -> None:
-    settings = SemanticConfig(pixels=pixels, unlabeled_weighting=weighting, average_over=average_over)  # type: ignore[arg-type]
+    settings = semantics(pixels=pixels, unlabeled_weighting=weighting, average_over=average_over)  # type: ignore[arg-type]
     only = {**NO_TERMS, "semantic": settings}
     method, masked = S4MIM(config(**only), task), view(**only)
     student = build_student(method)
@@ -146,7 +146,7 @@ def test_each_threshold_acts_on_its_own_term(
     build_student: StudentBuilder, teacher: torch.nn.Module, batch: Batch, task: Task, context: StepContext
 ) -> None:
     def step(**fields: Any) -> dict[str, float]:
-        method = S4MIM(config(masking=MaskingConfig(patch_size=8, images="unlabeled"), **fields), task)
+        method = S4MIM(config(masking=masks(images="unlabeled"), **fields), task)
         losses = method.losses(build_student(method), teacher, batch, context)
         return {name: term.value.item() for name, term in losses.terms.items()}
 
@@ -160,7 +160,7 @@ def test_each_threshold_acts_on_its_own_term(
 
 @pytest.mark.parametrize(("patch", "ratio"), [(8, 0.3), (16, 0.6), (12, 0.5)])
 def test_patches_have_the_asked_size_and_share(view: Callable[..., MaskedView], patch: int, ratio: float) -> None:
-    mask = view(masking=MaskingConfig(patch_size=patch, ratio=ratio)).patch_mask
+    mask = view(masking=masks(patch_size=patch, ratio=ratio)).patch_mask
     cells = mask.view(5, 48 // patch, patch, 48 // patch, patch).float().mean((2, 4))
     assert set(cells.unique().tolist()) == {0, 1}
     assert (cells.mean((1, 2)) - ratio).abs().max() <= 0.5 * (patch / 48) ** 2
@@ -176,7 +176,7 @@ def test_without_any_strong_operation_the_strong_view_is_the_weak_one(
     torch.testing.assert_close(method.strong_view(weak, context).images, method.normalize(weak), rtol=0, atol=1e-5)
     values = []
     for seen in ("weak", "strong"):
-        masking = MaskingConfig(patch_size=8, view=seen)  # type: ignore[arg-type]
+        masking = masks(view=seen)  # type: ignore[arg-type]
         method = S4MIM(config(strong=none, masking=masking), task)
         losses = method.losses(build_student(method), teacher, batch, context)
         values.append([term.value.item() for term in losses.terms.values()])

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from s4mim_cases import NO_TERMS, TERMS, config, masked_view
+from s4mim_cases import NO_TERMS, TERMS, config, masked_view, masks, semantics
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.errors import InputError
 from s4mim_hf.methods import FixMatchConfig, StepContext, SupervisedConfig, Task
 from s4mim_hf.methods.s4mim import S4MIM, MaskedView
-from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, ReconstructionConfig, SemanticConfig
+from s4mim_hf.methods.s4mim_config import AggregationConfig, ReconstructionConfig
 from s4mim_hf.methods.unlabeled import PseudoLabels
 
 StudentBuilder = Callable[..., torch.nn.Module]
@@ -89,7 +89,7 @@ def test_weights_are_ramped_by_the_step(
         config(
             reconstruction=ReconstructionConfig(weight=1, warmup_steps=6),
             aggregation=AggregationConfig(weight=1, warmup_steps=12),
-            semantic=SemanticConfig(weight=1, warmup_steps=3),
+            semantic=semantics(weight=1, warmup_steps=3),
         ),
         task,
     )
@@ -124,14 +124,14 @@ def test_masked_view_holds_what_is_known(
 
 
 def test_masks_can_leave_the_labelled_images_out(view: Callable[..., MaskedView]) -> None:
-    both, unlabeled = view(), view(masking=MaskingConfig(patch_size=8, images="unlabeled"))
+    both, unlabeled = view(), view(masking=masks(images="unlabeled"))
     assert torch.equal(unlabeled.images, both.images[3:])
     assert torch.equal(unlabeled.class_map, both.class_map[3:])
     assert unlabeled.patch_mask.shape == (2, 1, 48, 48)
 
 
 def test_confidence_weighting_uses_every_valid_pseudo_label(view: Callable[..., MaskedView], batch: Batch) -> None:
-    weighting = SemanticConfig(unlabeled_weighting="confidence", pixels="masked")
+    weighting = semantics(unlabeled_weighting="confidence", pixels="masked")
     masked = view(class_map_threshold=0.99, semantic=weighting)
     assert batch.unlabeled_valid is not None
     assert torch.equal(masked.semantic_map[3:] != 255, batch.unlabeled_valid)
@@ -239,7 +239,7 @@ def test_masked_images_leave_the_running_statistics_alone(
 
 
 def test_labelled_pixels_count_fully_whatever_the_teacher_says(task: Task, context: StepContext) -> None:
-    method = S4MIM(config(semantic=SemanticConfig(unlabeled_weighting="confidence")), task)
+    method = S4MIM(config(semantic=semantics(unlabeled_weighting="confidence")), task)
     images, labels = torch.zeros(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.int64)
     pseudo = PseudoLabels(labels * 2, torch.full((1, 16, 16), 0.2), torch.ones(1, 16, 16, dtype=torch.bool))
     masked = method.masked_view(images, labels, images, pseudo, context)
@@ -253,13 +253,13 @@ def test_labelled_pixels_count_fully_whatever_the_teacher_says(task: Task, conte
     ("fields", "model", "sentence"),
     [
         (
-            {"masking": MaskingConfig(patch_size=96)},
+            {"masking": masks(patch_size=96)},
             (4, 16, 96),
             r"patch_size is 96, not smaller than the crop",
         ),
         ({}, (16, 64, 96), r"patch_size is 8, smaller than one position of the features \(16 pixels\)"),
-        ({"masking": MaskingConfig(patch_size=40)}, (4, 16, 96), r"reaches 16 pixels .* less than half of .* 40"),
-        ({"masking": MaskingConfig(patch_size=8)}, (4, 0, 96), r"reaches 0 pixels"),
+        ({"masking": masks(patch_size=40)}, (4, 16, 96), r"reaches 16 pixels .* less than half of .* 40"),
+        ({"masking": masks()}, (4, 0, 96), r"reaches 0 pixels"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
@@ -268,8 +268,8 @@ def test_sizes_that_do_not_fit_are_refused(
     with pytest.raises(InputError, match=sentence):
         S4MIM(config(**fields), task).validate(*model)
     S4MIM(config(**fields, **NO_TERMS), task).validate(*model)
-    S4MIM(config(masking=MaskingConfig(patch_size=32)), task).validate(4, 16, 96)  # reaches just half a patch
-    S4MIM(config(masking=MaskingConfig(patch_size=64)), task).validate(4, None, 96)  # sees the whole image
+    S4MIM(config(masking=masks(patch_size=32)), task).validate(4, 16, 96)  # reaches just half a patch
+    S4MIM(config(masking=masks(patch_size=64)), task).validate(4, None, 96)  # sees the whole image
 
 
 def test_a_projection_that_only_aggregation_trains_is_warned_of(task: Task) -> None:

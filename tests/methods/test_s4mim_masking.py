@@ -8,13 +8,12 @@ from typing import Any, Literal
 import pytest
 import torch
 from per_pixel import ONLY_CUTMIX
-from s4mim_cases import NO_TERMS, TERMS, config, masked_view
+from s4mim_cases import NO_TERMS, TERMS, config, masked_view, masks
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.methods import StepContext, Task
 from s4mim_hf.methods.s4mim import S4MIM, MaskedView
-from s4mim_hf.methods.s4mim_config import MaskingConfig
 from s4mim_hf.methods.unlabeled import PseudoLabels
 
 StudentBuilder = Callable[..., torch.nn.Module]
@@ -45,7 +44,7 @@ def test_the_strong_view_is_masked_with_its_mixed_images_and_labels(
 ) -> None:
     fields: dict[str, Any] = {"consistency_weight": consistency_weight}
     weak, strong = (
-        spy(task, masking=MaskingConfig(patch_size=8, view=view), **fields)
+        spy(task, masking=masks(view=view), **fields)
         for view in ("weak", "strong")  # type: ignore[arg-type]
     )
     results = [method.losses(build_student(method), teacher, batch, context) for method in (weak, strong)]
@@ -74,7 +73,7 @@ def test_the_strong_view_is_masked_with_its_mixed_images_and_labels(
 
 
 def test_confidence_weights_are_mixed_as_well(task: Task, batch: Batch, context: StepContext) -> None:
-    method = spy(task, masking=MaskingConfig(patch_size=8, view="strong"))
+    method = spy(task, masking=masks(view="strong"))
     assert batch.unlabeled_images is not None
     box = method.strong_view(batch.unlabeled_images, context).box
     confidence = torch.rand(2, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -89,7 +88,7 @@ def test_class_balanced_masks_leave_each_class_visible_and_masked_patches(
     task: Task, batch: Batch, context: StepContext, teacher: torch.nn.Module, strategy: Literal["random"]
 ) -> None:
     """Counted patch by patch from the class map; random masks would not pass."""
-    masking = MaskingConfig(patch_size=8, ratio=0.5, strategy=strategy)
+    masking = masks(ratio=0.5, strategy=strategy)
     found = masked_view(S4MIM(config(masking=masking), task), batch, context, teacher)
     as_asked = []
     for image in range(5):
@@ -110,18 +109,18 @@ def test_class_balanced_masks_leave_each_class_visible_and_masked_patches(
 def test_class_balanced_masks_repeat_and_change_with_the_step(
     task: Task, batch: Batch, context: StepContext, teacher: torch.nn.Module
 ) -> None:
-    method = S4MIM(config(masking=MaskingConfig(patch_size=8, strategy="class_balanced")), task)
+    method = S4MIM(config(masking=masks(strategy="class_balanced")), task)
     later = StepContext(step=4, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
-    masks = [masked_view(method, batch, where, teacher).patch_mask for where in (context, context, later)]
-    assert torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0], masks[2])
+    drawn = [masked_view(method, batch, where, teacher).patch_mask for where in (context, context, later)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_trains_with_either_option(
     build_student: StudentBuilder, teacher: torch.nn.Module, batch: Batch, task: Task, context: StepContext, term: str
 ) -> None:
-    masking = MaskingConfig(patch_size=8, view="strong", strategy="class_balanced")
+    masking = masks(view="strong", strategy="class_balanced")
     method = S4MIM(config(**{**NO_TERMS, **TERMS[term]}, masking=masking, consistency_weight=0), task)
     student = build_student(method)
     losses = method.losses(student, teacher, batch, context)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from s4mim_cases import masks, semantics
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.data.strong_views import StrongViewConfig
 from s4mim_hf.methods import METHODS, S4MIMMethodConfig, StepContext, Task, build_method
 from s4mim_hf.methods.mean_teacher import MeanTeacherConfig
-from s4mim_hf.methods.s4mim_config import MaskingConfig
 
 StudentBuilder = Callable[..., torch.nn.Module]
 
@@ -24,7 +24,8 @@ EVERYTHING = S4MIMMethodConfig(
     threshold=0.25,
     class_map_threshold=0.25,
     feature_weight=0.5,
-    masking=MaskingConfig(patch_size=8),
+    masking=masks(),
+    semantic=semantics(),
     strong=StrongViewConfig(
         jitter_probability=1, grayscale_probability=0.5, blur_probability=1, blur_sigma=(1, 2), cutmix_probability=1
     ),
