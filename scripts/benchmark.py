@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py reconstruction                          the reconstruction decoder beside its alternatives
 python scripts/benchmark.py step --recipe camvid data.path=DIR      a training step of each method
+python scripts/benchmark.py loader                                  decoding and augmentation, per core
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from rich.console import Console
 from s4mim_hf.command_line import run
 from s4mim_hf.engine.config_loading import recipe_names
 from s4mim_hf.errors import InputError
+from s4mim_hf.experiments.benchmarks.loader import LoaderBenchmark, LoaderSettings, benchmark_loader
+from s4mim_hf.experiments.benchmarks.loader_cases import QUICK_CASES
 from s4mim_hf.experiments.benchmarks.measuring import circumstances, in_words
 from s4mim_hf.experiments.benchmarks.reconstruction import (
     ReconstructionBenchmark,
@@ -51,7 +54,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     step.usage = "%(prog)s [options] [key=value ...]"
     step.epilog = "key=value: settings of the recipe, such as data.path=DIR"
-    for command, rounds in ((decoder, default.rounds), (step, StepSettings.rounds)):
+    loader = commands.add_parser("loader", help="images a second that a core loads, beside bare decoding and Pillow")
+    loader.add_argument("--images", type=Path, metavar="DIR", help="photographs to use in place of made pictures")
+    all_rounds = ((decoder, default.rounds), (step, StepSettings.rounds), (loader, LoaderSettings.rounds))
+    for command, rounds in all_rounds:
         command.add_argument("--rounds", type=int, default=rounds, help="how often each is measured (%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
         command.add_argument("--quick", action="store_true", help="seconds only: to see that it works, not to quote")
@@ -79,6 +85,13 @@ def measure_step(arguments: argparse.Namespace) -> StepBenchmark:
         counts = {"rounds": 1, "steps": 1, "warmup": 0}
     settings = StepSettings(arguments.recipe, tuple(arguments.overrides), tuple(arguments.methods.split(",")), **counts)
     return benchmark_step(settings)
+
+
+def measure_loader(arguments: argparse.Namespace) -> LoaderBenchmark:
+    """Run the benchmark of the loader."""
+    if arguments.quick:
+        return benchmark_loader(LoaderSettings(arguments.images, rounds=1, warmup=0, cases=QUICK_CASES))
+    return benchmark_loader(LoaderSettings(arguments.images, arguments.rounds))
 
 
 def device_of(name: str) -> torch.device:
@@ -124,10 +137,12 @@ def main() -> None:
     if arguments.json is not None:
         check_file(arguments.json)
     console = Console()
-    measured: ReconstructionBenchmark | StepBenchmark
+    measured: ReconstructionBenchmark | StepBenchmark | LoaderBenchmark
     if arguments.benchmark == "reconstruction":
         device = device_of(arguments.device)
         measured = measure_reconstruction(arguments, device)
+    elif arguments.benchmark == "loader":
+        measured, device = measure_loader(arguments), torch.device("cpu")
     else:
         measured = measure_step(arguments)
         device = next(iter(measured.costs.values())).device

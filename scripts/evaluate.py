@@ -3,7 +3,8 @@
     python scripts/evaluate.py MODEL --data DIR
     accelerate launch scripts/evaluate.py MODEL --data DIR --sliding-window --json scores.json
 
-Images are shown at their own size, normalised by the model's image processor.
+Images are shown at their own size, normalised by the model's image processor; where that remembers a --max-side, larger
+ones are shrunk to it, and scored at their labels' size.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def main() -> None:
         image_mean=processor.image_mean,
         image_std=processor.image_std,
         inference=inference,
+        max_side=getattr(processor, "max_side", None),
         batch_size=arguments.batch_size,
         data_name=f"{data.name} {arguments.split}, {0 if rows is None else len(rows)} images",
         device=state.device,

@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from s4mim_hf.command_line import run
 from s4mim_hf.data.catalog import Color
 from s4mim_hf.errors import InputError, some
-from s4mim_hf.evaluation.inference import InferenceConfig
+from s4mim_hf.evaluation.inference import InferenceConfig, shrinking_in_words
 from s4mim_hf.evaluation.prediction import FolderPredictor, claim_output, find_inputs
 from s4mim_hf.hub.load import load_model, model_palette
 from s4mim_hf.visualization import overlay, with_legend
@@ -67,7 +67,8 @@ def main() -> None:
         batch_size=arguments.batch_size,
     )
     if state.is_main_process:
-        claim_output(arguments.output, {"model": arguments.model, "protocol": inference.describe()})
+        protocol = inference.describe() + shrinking_in_words(getattr(processor, "max_side", None))
+        claim_output(arguments.output, {"model": arguments.model, "protocol": protocol})
     state.wait_for_everyone()
     waiting = [item for item in inputs if not predictor.is_done(item)]
     # Nobody may write before everybody has seen what is waiting, or the shares would overlap.

@@ -9,8 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import annotation_trees
+import coco_trees
+import hub_trees
 import numpy as np
+import pools
 import pytest
+import voc_trees
 from PIL import Image
 
 from s4mim_hf.data.synthetic import CLASSES, render_scene
@@ -104,6 +109,59 @@ def test_the_path_for_own_images(text: str, repository: Path, tmp_path: Path) ->
     with Image.open(tmp_path / "predictions" / "masks" / "new.png") as mask:
         assert mask.size == (128, 100)
         assert mask.mode == "P"
+
+
+def test_the_streamed_pool(text: str, repository: Path, tmp_path: Path) -> None:
+    run(["python", "scripts/prepare_data.py", "synthetic", "--output", "data/mine"], tmp_path, repository)
+    for shard in range(2):
+        pictures = [hub_trees.encoded(Image.fromarray(render_scene(np.random.default_rng(n))[0])) for n in range(3)]
+        pools.tar_of(tmp_path / "POOL" / f"pool-{shard}.tar", pictures)
+    (train,) = commands(block(text, "bash", "data.unlabeled.streaming"))
+    small = [*SMALL, f"model.backbone_config={ARCHITECTURE}", "panels.count=0", "log.tracker=none"]
+    assert "runs/pool/model" in run([*train, *small], tmp_path, repository)
+
+
+def write_raw_data(folder: Path) -> None:
+    """Write a miniature of each data set that the README prepares."""
+    names = [f"20{number:02d}_000032" for number in range(7, 13)]
+    voc_trees.write_voc(folder, names[:4], names[4:])
+    pairs = [f"JPEGImages/{name}.jpg SegmentationClass/{name}.png\n" for name in names]
+    (folder / "LABELED.txt").write_text("".join(pairs[:2]))
+    (folder / "UNLABELED.txt").write_text("".join(pairs[2:4]))
+    ids = np.arange(19, dtype=np.uint8).reshape(1, -1)
+    for split, number in (("train", 0), ("train", 1), ("val", 0)):
+        city = {"train": "aachen", "val": "lindau"}[split]
+        name = f"{city}_{number:06d}_000019"
+        write_pair(folder / "CITYSCAPES/leftImg8bit" / split / city / f"{name}_leftImg8bit.png", ids,
+                   folder / "CITYSCAPES/gtFine" / split / city / f"{name}_gtFine_labelTrainIds.png")  # fmt: skip
+        name = f"ADE_{split}_{number + 1:08d}"
+        root, part = folder / "ADEChallengeData2016", {"train": "training", "val": "validation"}[split]
+        write_pair(root / "images" / part / f"{name}.jpg", ids, root / "annotations" / part / f"{name}.png")
+    coco_trees.write_images(folder / "COCO")
+    for split, images in coco_trees.SPLITS.items():
+        for name in images:
+            coco_trees.write_png(folder / "COCO" / "stuffthingmaps" / split / f"{name}.png", np.zeros((9, 12)))
+    for name in "abcd":
+        annotation_trees.annotated(folder / "LABELME", name, [annotation_trees.shape("cat")])
+    hub_trees.plain(folder / "USER" / "NAME", train=4, validation=2)
+
+
+def write_pair(image: Path, ids: np.ndarray, label: Path) -> None:
+    """Write a grey picture and its class map."""
+    for path, pixels in ((image, np.zeros((*ids.shape, 3), np.uint8)), (label, ids)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def test_the_data_commands(text: str, repository: Path, tmp_path: Path) -> None:
+    write_raw_data(tmp_path)
+    *prepared, check = commands(block(text, "bash", "prepare_data.py voc"))
+    for command in prepared:
+        # Nothing names the classes of these two.
+        extra = ["--classes", "cat"] if "LABELME" in command else []
+        assert "labeled" in run([*command, *extra], tmp_path, repository)
+        assert (tmp_path / command[-1] / "splits.json").is_file()
+    assert "nothing that training would fail with" in run(check, tmp_path, repository)
 
 
 def test_the_comparison_on_own_images(text: str, repository: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Item n of the data set *is* micro-batch n, built whole inside a worker from the seed and n alone. The number of workers
 therefore changes no pixel, a run resumes exactly at any micro-batch, ranks never come out uneven, and there is no
-state to save. An epoch is one permutation of a set, and a batch may reach over its end into the next.
+state to save. An epoch is one permutation of a set, and a batch may reach over its end into the next. Unlabelled
+images may also be streamed, which keeps all of this: `s4mim_hf.data.streaming`.
 
 B_l, B_u: labelled and unlabelled images of a micro-batch on one rank; S: the side of the crop.
 """
@@ -17,7 +18,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from s4mim_hf.data.prepared import decode_image, decode_label
+from s4mim_hf.data.decoding import open_image, open_label
+from s4mim_hf.data.streaming import ImageStream
 from s4mim_hf.data.views import WeakViewConfig, weak_view
 from s4mim_hf.errors import InputError
 from s4mim_hf.randomness import generator
@@ -88,7 +90,8 @@ class PairedBatches(Dataset[Batch]):
 
     Args:
         labeled: rows with image and label.
-        unlabeled: rows with an image, or None for batches of labelled images alone.
+        unlabeled: rows with an image, or a stream made for this seed and rank, or None for batches of labelled images
+            alone.
         views: the weak augmentation.
         labeled_batch_size: B_l, on this rank.
         unlabeled_batch_size: B_u, on this rank; not read where `unlabeled` is None.
@@ -103,7 +106,7 @@ class PairedBatches(Dataset[Batch]):
     def __init__(
         self,
         labeled: Rows,
-        unlabeled: Rows | None,
+        unlabeled: Rows | ImageStream | None,
         *,
         views: WeakViewConfig,
         labeled_batch_size: int,
@@ -118,6 +121,7 @@ class PairedBatches(Dataset[Batch]):
         self._unlabeled, self._unlabeled_batch_size = unlabeled, unlabeled_batch_size
         if unlabeled is not None:
             _check("unlabelled", unlabeled, unlabeled_batch_size)
+        if not (unlabeled is None or isinstance(unlabeled, ImageStream)):
             self._unlabeled = _image_column(unlabeled)
             self._unlabeled_order = _Order(len(unlabeled), seed, "order-unlabeled")
         self._views, self._seed, self._rank, self._world_size = views, seed, rank, world_size
@@ -127,8 +131,7 @@ class PairedBatches(Dataset[Batch]):
         images, labels = zip(*map(self._labeled_sample, self._positions(number, self._labeled_batch_size)), strict=True)
         if self._unlabeled is None:
             return Batch(torch.stack(images), torch.stack(labels))
-        positions = self._positions(number, self._unlabeled_batch_size)
-        others, valid = zip(*map(self._unlabeled_sample, positions), strict=True)
+        others, valid = zip(*self._unlabeled_samples(number), strict=True)
         return Batch(torch.stack(images), torch.stack(labels), torch.stack(others), torch.stack(valid))
 
     def _positions(self, number: int, batch_size: int) -> range:
@@ -139,18 +142,30 @@ class PairedBatches(Dataset[Batch]):
     def _labeled_sample(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
         index = self._labeled_order[position]
         row = self._labeled[index]
+        draws = generator(self._seed, "weak-labeled", position)
         with _named("labelled", index):
-            image, label = decode_image(row["image"]["bytes"]), decode_label(row["label"]["bytes"])
-        view, label_view, _ = weak_view(image, label, self._views, generator(self._seed, "weak-labeled", position))
+            image, label = open_image(row["image"]["bytes"]), open_label(row["label"]["bytes"])
+            view, label_view, _ = weak_view(image, label, self._views, draws)
         assert label_view is not None
         return view, label_view
 
-    def _unlabeled_sample(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _unlabeled_samples(self, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         assert self._unlabeled is not None
-        index = self._unlabeled_order[position]
-        with _named("unlabelled", index):
-            image = decode_image(self._unlabeled[index]["image"]["bytes"])
-        view, _, valid = weak_view(image, None, self._views, generator(self._seed, "weak-unlabeled", position))
+        positions = self._positions(number, self._unlabeled_batch_size)
+        if isinstance(self._unlabeled, ImageStream):
+            return self._unlabeled.images(
+                number, len(positions), lambda data, place: self._unlabeled_view(data, positions[place])
+            )
+        samples = []
+        for position in positions:
+            index = self._unlabeled_order[position]
+            with _named("unlabelled", index):
+                samples.append(self._unlabeled_view(self._unlabeled[index]["image"]["bytes"], position))
+        return samples
+
+    def _unlabeled_view(self, data: bytes, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        draws = generator(self._seed, "weak-unlabeled", position)
+        view, _, valid = weak_view(open_image(data), None, self._views, draws)
         return view, valid
 
 
@@ -159,13 +174,13 @@ def _named(split: str, index: int) -> Iterator[None]:
     """Turn a picture that cannot be decoded into a sentence that says which one it is."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error.
         reason = " ".join(str(error).split())
         raise InputError(f"{split} image number {index} cannot be read: {reason}; prepare the data again") from None
 
 
-def _check(name: str, rows: Rows, batch_size: int) -> None:
-    if len(rows) == 0:
+def _check(name: str, rows: Rows | ImageStream, batch_size: int) -> None:
+    if not isinstance(rows, ImageStream) and len(rows) == 0:
         raise InputError(f"there are no {name} images; at least one is needed to train with them")
     if batch_size < 1:
         raise InputError(f"the {name} batch size is {batch_size}; it must be at least 1")
@@ -183,7 +198,7 @@ def _as_it_is(batch: T) -> T:
 
 def build_train_loader(
     labeled: Rows,
-    unlabeled: Rows | None,
+    unlabeled: Rows | ImageStream | None,
     *,
     views: WeakViewConfig,
     labeled_batch_size: int,

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from rich.console import Console
 from rich.panel import Panel
 
 from s4mim_hf.data.prepared import PreparedData
+from s4mim_hf.data.streaming import ShardPool
 from s4mim_hf.engine.optim import scaled_learning_rate
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.methods import Method
 
 
-def announce(config: RunConfig, data: PreparedData, method: Method, batch_size: int) -> None:
+def announce(config: RunConfig, data: PreparedData, pool: ShardPool | None, method: Method, batch_size: int) -> None:
     """Say on standard error what is about to run, and warn of what is known to go wrong."""
     console = Console(file=sys.stderr)
-    unlabeled = 0 if data.unlabeled is None else len(data.unlabeled)
+    count = 0 if data.unlabeled is None else len(data.unlabeled)
+    unlabeled = f"{count} unlabelled" if pool is None else f"unlabelled images streamed from {pool}"
     validation = "no validation split" if data.validation is None else f"{len(data.validation)} validation"
-    console.print(
-        f"data: {data.name}, {len(data.labeled)} labelled, {unlabeled} unlabelled, {validation}", highlight=False
-    )
+    console.print(f"data: {data.name}, {len(data.labeled)} labelled, {unlabeled}, {validation}", highlight=False)
+    lanes, workers = config.data.unlabeled.lanes, config.data.num_workers
+    if pool is not None and workers and lanes % workers:
+        console.print(
+            f"warning: data.num_workers is {workers} and does not divide data.unlabeled.lanes, {lanes}, so that each "
+            f"shard is read by {workers // math.gcd(workers, lanes)} workers; use a divisor",
+            highlight=False,
+        )
     rate = scaled_learning_rate(config.optim, batch_size)
     reference = config.optim.reference_batch_size
     scaled = "" if reference is None else f" ({config.optim.learning_rate:g} at the reference batch size {reference})"

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch.utils.data import DataLoader
 
-from s4mim_hf.data.loaders import Batch, build_train_loader
-from s4mim_hf.data.prepared import PreparedData, load_prepared
+from s4mim_hf.data.loaders import Batch
+from s4mim_hf.data.prepared import PreparedData
+from s4mim_hf.data.streaming import ShardPool
 from s4mim_hf.engine.announcement import announce
+from s4mim_hf.engine.build_data import build_loader, load_data, open_unlabeled
 from s4mim_hf.engine.build_model import (
     Triple,
     add_training_heads,
@@ -58,40 +59,23 @@ class Run:
         data: what it learns from.
         evaluation: holds the last and the best result afterwards.
         output_dir: the run's folder.
+        pool: the unlabelled images, where they are streamed.
     """
 
     trainer: Trainer
     data: PreparedData
     evaluation: EvaluationHook
     output_dir: Path
+    pool: ShardPool | None = None
 
     def batches(self) -> Generator[Batch, None, None]:
         """Yield the micro-batches that are still to come, from the trainer's step on."""
         try:
-            yield from self._loader()
+            yield from build_loader(self.trainer, self.data, self.pool, self.output_dir)
         except InputError as error:
             # A loader's worker wraps the sentence in its own traceback, whose last line it is.
             sentence = str(error).strip().splitlines()[-1]
             raise InputError(sentence.removeprefix("s4mim_hf.errors.InputError: ")) from None
-
-    def _loader(self) -> DataLoader[Batch]:
-        config, accelerator = self.trainer.config, self.trainer.accelerator
-        accumulation = config.optim.gradient_accumulation_steps
-        needs_unlabeled = self.trainer.method.needs_unlabeled
-        return build_train_loader(
-            self.data.labeled,
-            self.data.unlabeled if needs_unlabeled else None,
-            views=config.data.views,
-            labeled_batch_size=config.data.labeled_batch_size,
-            unlabeled_batch_size=config.data.unlabeled_batch_size,
-            seed=config.seed,
-            start=self.trainer.step * accumulation,
-            stop=config.optim.max_steps * accumulation,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            num_workers=config.data.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-        )
 
 
 def build_accelerator(config: RunConfig, output_dir: Path) -> Accelerator:
@@ -130,11 +114,6 @@ def build_method_for(
     method = build_method(config.method, task)
     method.validate(stride, decoder_reach(config.model, stride), config.data.views.crop_size)
     _check_batch_sizes(config, method)
-    if method.needs_unlabeled and data.unlabeled is None:
-        raise InputError(
-            f"{data.path} has no unlabelled images, which method {method.name!r} needs; prepare it with a smaller "
-            "--labeled, add images without masks, or train with method.name=supervised"
-        )
     return method
 
 
@@ -194,12 +173,13 @@ def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path, dat
     Raises:
         InputError: for any setting, file or folder that does not fit.
     """
-    data = load_prepared(config.data.path) if data is None else data
+    data = load_data(config.data) if data is None else data
     model, method, statistics = build_network(config, data)
+    pool = open_unlabeled(config, data, method)
     batch_size = effective_batch_size(config, accelerator.num_processes)
     optimizer = build_optimizer(model, config.optim, batch_size)
     if accelerator.is_main_process:
-        announce(config, data, method, batch_size)
+        announce(config, data, pool, method, batch_size)
     model, optimizer = accelerator.prepare(model, optimizer)
     teacher_settings = config.teacher
     teacher = Teacher(
@@ -208,7 +188,7 @@ def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path, dat
         teacher_settings.ramp,
         teacher_settings.buffers,
     )
-    hooks, evaluation = build_hooks(config, accelerator, data, statistics, output_dir)
+    hooks, evaluation = build_hooks(config, accelerator, data, pool, statistics, output_dir)
     trainer = Trainer(
         config,
         accelerator=accelerator,
@@ -219,7 +199,7 @@ def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path, dat
         schedule=PolynomialSchedule(config.optim),
         hooks=hooks,
     )
-    return Run(trainer, data, evaluation, output_dir)
+    return Run(trainer, data, evaluation, output_dir, pool)
 
 
 def effective_batch_size(config: RunConfig, processes: int) -> int:
@@ -240,6 +220,7 @@ def build_evaluator(
         image_mean=statistics[0],
         image_std=statistics[1],
         inference=config.evaluation.inference,
+        max_side=data.max_side,
         batch_size=config.evaluation.batch_size,
         data_name=f"{data.name} validation, {len(data.validation)} images",
         device=accelerator.device,
@@ -254,6 +235,7 @@ def build_hooks(
     config: RunConfig,
     accelerator: Accelerator,
     data: PreparedData,
+    pool: ShardPool | None,
     statistics: tuple[Triple, Triple],
     output_dir: Path,
 ) -> tuple[list[Hook], EvaluationHook]:
@@ -263,15 +245,23 @@ def build_hooks(
     evaluation, whose best result it holds; pictures last: a run that dies in them has lost nothing.
     """
     metrics = MetricsFile(output_dir / "metrics.jsonl")
-    processor = S4MIMImageProcessor(image_mean=list(statistics[0]), image_std=list(statistics[1]))
-    exporter = ModelExporter(output_dir / "model", processor, to_dict(config), data)
+    mean, deviation = (list(values) for values in statistics)
+    processor = S4MIMImageProcessor(image_mean=mean, image_std=deviation, max_side=data.max_side)
+    exporter = ModelExporter(output_dir / "model", processor, to_dict(config), data, pool)
     evaluator = build_evaluator(config, accelerator, data, statistics)
     settings = config.evaluation
     evaluation = EvaluationHook(evaluator, metrics, exporter, settings.interval, settings.evaluate_student)
     hooks: list[Hook] = [
         LoggingHook(metrics, config.log.interval),
         evaluation,
-        CheckpointHook(output_dir, config.checkpoint.interval, config.checkpoint.keep, evaluation, data.split_hash),
+        CheckpointHook(
+            output_dir,
+            config.checkpoint.interval,
+            config.checkpoint.keep,
+            evaluation,
+            data.split_hash,
+            None if pool is None else pool.fingerprint,
+        ),
     ]
     if config.panels.count and data.validation is not None:
         hooks.append(

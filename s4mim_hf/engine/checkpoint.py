@@ -29,9 +29,18 @@ if TYPE_CHECKING:
 FOLDER = "checkpoints"
 TEACHER_FILE = "teacher.safetensors"
 STATE_FILE = "trainer_state.json"
-MAY_DIFFER = ("recipe", "output_dir", "log", "panels", "checkpoint", "data.num_workers", "data.path")
+MAY_DIFFER = (
+    "recipe",
+    "output_dir",
+    "log",
+    "panels",
+    "checkpoint",
+    "data.num_workers",
+    "data.path",
+    "data.unlabeled.shards",
+)
 """Keys (with all below them) that change no computation, so a run may be resumed with other values of them; data is
-known by its split hash, wherever it lies."""
+known by its split hash, and shards by their names and sizes, wherever they lie."""
 
 _STEP = re.compile(r"step_(\d+)")
 _LEFTOVER = re.compile(r"\.step_\d+\.(partial|replaced)")

@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils.logging import disable_progress_bar
 
-from s4mim_hf.data.prepared import PreparedData, load_prepared
+from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.build import Triple, build_network
+from s4mim_hf.engine.build_data import load_data
 from s4mim_hf.engine.checkpoint import TEACHER_FILE, latest_checkpoint, read_trainer_state
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.run import CONFIG_FILE
@@ -65,7 +66,7 @@ def load_finished_run(folder: Path, data_path: str | None = None) -> FinishedRun
     config = load_run_config(folder / CONFIG_FILE)
     if data_path is not None:
         config = replace(config, data=replace(config.data, path=data_path))
-    data = load_prepared(config.data.path)
+    data = load_data(config.data)
     if state["split_hash"] != data.split_hash:
         raise InputError(
             f"{config.data.path} now holds another split (hash {data.split_hash[:12]}) than {checkpoint} was trained "

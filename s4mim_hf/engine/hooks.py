@@ -245,16 +245,24 @@ class CheckpointHook(Hook):
         keep: how many of the newest stay.
         evaluation: whose best result travels with the checkpoint, beside the training time so far.
         split_hash: of the data, so that a run is not resumed on other data behind the same path.
+        pool_hash: likewise of the unlabelled images' shards, where they are streamed.
     """
 
     def __init__(
-        self, output_dir: Path, interval: int | None, keep: int, evaluation: EvaluationHook, split_hash: str
+        self,
+        output_dir: Path,
+        interval: int | None,
+        keep: int,
+        evaluation: EvaluationHook,
+        split_hash: str,
+        pool_hash: str | None = None,
     ) -> None:
         self.output_dir = output_dir
         self.interval = interval
         self.keep = keep
         self.evaluation = evaluation
         self.split_hash = split_hash
+        self.pool_hash = pool_hash
 
     def after_step(self, trainer: Trainer) -> None:
         """Save when it is time."""
@@ -263,6 +271,7 @@ class CheckpointHook(Hook):
         extra = {
             "best": self.evaluation.best,
             "split_hash": self.split_hash,
+            "pool_hash": self.pool_hash,
             "train_seconds": trainer.clock.seconds,
         }
         save_checkpoint(

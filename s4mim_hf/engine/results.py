@@ -28,6 +28,7 @@ def summary(run: Run) -> dict[str, Any]:
     """Return the run's results: the last teacher (the headline), the best one, the last student, and what it cost.
 
     Besides the scores:
+        pool, pool_hash: the shards of streamed unlabelled images, where there are any, in words and by their hash.
         evaluation: mean IoU of teacher and student at each evaluation so far, null where it was not measured.
         train_seconds: see `TrainingClock`; summed over the parts of a resumed run.
         images_per_second: training images read, labelled and unlabelled, of all processes.
@@ -43,6 +44,8 @@ def summary(run: Run) -> dict[str, Any]:
         "data": run.data.name,
         "split_hash": run.data.split_hash,
     }
+    if run.pool is not None:
+        results |= {"pool": str(run.pool), "pool_hash": run.pool.fingerprint}
     if evaluation.last is not None:
         results |= {
             "protocol": evaluation.last.protocol,

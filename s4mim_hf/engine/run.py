@@ -113,11 +113,19 @@ def _resumed_folder(config: RunConfig) -> Path:
 def _restore(run: Run) -> None:
     path = latest_checkpoint(run.output_dir)
     assert path is not None
-    saved_hash = read_trainer_state(path)["split_hash"]
+    saved = read_trainer_state(path)
+    saved_hash = saved["split_hash"]
     if saved_hash != run.data.split_hash:
         raise InputError(
             f"{run.data.path} now holds another split (hash {run.data.split_hash[:12]}) than the checkpoint {path} was "
             f"trained on ({saved_hash[:12]}); prepare the data as it was, or start anew in another folder"
+        )
+    saved_pool = saved.get("pool_hash")
+    if run.pool is not None and saved_pool != run.pool.fingerprint:
+        raise InputError(
+            f"data.unlabeled.shards now means other shards ({run.pool}, hash {run.pool.fingerprint[:12]}) than the "
+            f"checkpoint {path} was trained on (hash {str(saved_pool)[:12]}); name those again, in their order and of "
+            "their sizes, or start anew in another folder"
         )
     state = load_checkpoint(path, accelerator=run.trainer.accelerator, teacher=run.trainer.teacher)
     run.trainer.step = state["step"]

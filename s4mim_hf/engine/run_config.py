@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from s4mim_hf.data.views import WeakViewConfig
+from s4mim_hf.data.config import DataConfig
 from s4mim_hf.evaluation.inference import InferenceConfig
 from s4mim_hf.methods import MethodConfig, S4MIMMethodConfig
 
@@ -34,39 +34,6 @@ def _unquoted_no(value: object) -> object:
 
 
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_unquoted_no)]
-ThreeNumbers = tuple[float, float, float]
-ThreePositive = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
-class DataConfig:
-    """What the run learns from.
-
-    Args:
-        path: a folder that `scripts/prepare_data.py` wrote, or "synthetic" (or "synthetic:SEED"), the embedded data;
-            "synthetic:SEED:all" is that with all labels.
-        views: the weak view that every training image passes through.
-        labeled_batch_size: labelled images per process and micro-batch.
-        unlabeled_batch_size: unlabelled images per process and micro-batch; unused by a method without them.
-        num_workers: loader processes per process; the pictures do not depend on it.
-        image_mean: per RGB channel, of images in [0, 1]; None: the backbone family's (0.5 for mobilenet_v2, ImageNet's
-            for the others).
-        image_std: likewise, above 0; given together with `image_mean`.
-    """
-
-    path: str = Field(default="synthetic", min_length=1)
-    views: WeakViewConfig = Field(default_factory=WeakViewConfig)
-    labeled_batch_size: PositiveInt = 4
-    unlabeled_batch_size: PositiveInt = 4
-    num_workers: NonNegativeInt = 2
-    image_mean: ThreeNumbers | None = None
-    image_std: ThreePositive | None = None
-
-    @model_validator(mode="after")
-    def _mean_with_std(self) -> Self:
-        if (self.image_mean is None) != (self.image_std is None):
-            raise ValueError("data.image_mean and data.image_std belong together: set both, or neither")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)

@@ -16,14 +16,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from s4mim_hf.data.prepared import decode_image, decode_label
+from s4mim_hf.data.shrinking import shrink_pixels
 from s4mim_hf.errors import InputError, some
 from s4mim_hf.evaluation.batching import read_ahead, same_size_batches
-from s4mim_hf.evaluation.inference import InferenceConfig, center_box, predict_logits
+from s4mim_hf.evaluation.inference import InferenceConfig, center_box, predict_logits, shrinking_in_words
 from s4mim_hf.evaluation.mean_iou import Scores, confusion_matrix, scores
+from s4mim_hf.modeling.image_processing_s4mim import class_map
 
 
 class LabeledImage(NamedTuple):
-    """A decoded row: its number, image uint8 (H, W, 3) and label uint8 (H, W), or the centre crop's (h, w)."""
+    """A decoded row: its number, image uint8 (H, W, 3) as the model sees it, and label uint8 (H', W').
+
+    The label is larger where the image was shrunk, and the centre crop's where only that counts.
+    """
 
     row: int
     image: np.ndarray
@@ -97,6 +102,8 @@ class Evaluator:
         image_mean: per channel, of images in [0, 1].
         image_std: per channel.
         inference: the protocol.
+        max_side: larger images are shrunk to this longest side, which the model was trained with, and scored at their
+            labels' size; None: none are.
         batch_size: images in a batch; at least 1.
         data_name: what the data and split are called in results, such as "camvid validation, 101 images".
         device: where the model runs.
@@ -120,6 +127,7 @@ class Evaluator:
         image_std: Sequence[float],
         ignore_index: int = 255,
         inference: InferenceConfig | None = None,
+        max_side: int | None = None,
         batch_size: int = 4,
         data_name: str = "data",
         device: torch.device | str = "cpu",
@@ -135,7 +143,7 @@ class Evaluator:
             raise InputError(f"the evaluation batch size is {batch_size}; it must be at least 1")
         assert world_size == 1 or reduce is not None, "several processes need a way to sum their counts"
         self.data, self.id2label, self.ignore_index = data, id2label, ignore_index
-        self.inference = inference or InferenceConfig()
+        self.inference, self.max_side = inference or InferenceConfig(), max_side
         self.batch_size, self.data_name, self.device = batch_size, data_name, torch.device(device)
         self.rank, self.world_size, self.reduce = rank, world_size, reduce
         self.progress, self.on_prediction = progress, on_prediction
@@ -157,7 +165,8 @@ class Evaluator:
             counts = self.reduce(counts)
         counts = counts.cpu()
         confusion, images = counts[:-1].view(len(self.id2label), -1), int(counts[-1])
-        return EvaluationResult(scores(confusion), confusion, self.inference.describe(), self.data_name, images)
+        protocol = self.inference.describe() + shrinking_in_words(self.max_side)
+        return EvaluationResult(scores(confusion), confusion, protocol, self.data_name, images)
 
     def _count(self, model: nn.Module) -> Tensor:
         """Return this process's confusion matrix, flattened, and then its number of images: int64 (K * K + 1,)."""
@@ -166,9 +175,9 @@ class Evaluator:
         rows = range(self.rank, len(self.data), self.world_size)
         with tqdm(total=len(rows), desc="evaluate", unit="image", disable=not self.progress, leave=False) as bar:
             read = read_ahead(self._read, rows, ahead=2 * self.batch_size)
-            for batch in same_size_batches(read, lambda item: item.image.shape, self.batch_size):
+            for batch in same_size_batches(read, lambda item: (item.image.shape, item.label.shape), self.batch_size):
                 labels = torch.from_numpy(np.stack([item.label for item in batch])).to(self.device)
-                predictions = self._predict(model, np.stack([item.image for item in batch]))
+                predictions = self._predict(model, np.stack([item.image for item in batch]), batch[0].label.shape)
                 counts[:-1] += confusion_matrix(predictions, labels, classes, self.ignore_index).view(-1)
                 counts[-1] += len(batch)
                 self._report(batch, predictions)
@@ -181,10 +190,11 @@ class Evaluator:
             for item, prediction in zip(batch, maps, strict=True):
                 self.on_prediction(item.row, prediction, item.label)
 
-    def _predict(self, model: nn.Module, images: np.ndarray) -> Tensor:
-        """Return int64 (B, H, W) class maps of uint8 (B, H, W, 3) images; a centre crop gives the crop's."""
+    def _predict(self, model: nn.Module, images: np.ndarray, size: tuple[int, ...]) -> Tensor:
+        """Return int64 (B, H', W') class maps of their labels' `size` for uint8 (B, H, W, 3) images."""
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-        return predict_logits(model, (pixels - self._mean) / self._std, self.inference).argmax(dim=1)
+        logits = predict_logits(model, (pixels - self._mean) / self._std, self.inference)
+        return torch.stack([class_map(one, (size[0], size[1])) for one in logits])
 
     def _read(self, index: int) -> LabeledImage:
         """Decode a row; the label is cut to what counts."""
@@ -201,5 +211,16 @@ class Evaluator:
         if wrong:
             expected = f"0 to {len(self.id2label) - 1}, or {self.ignore_index} to ignore a pixel"
             raise InputError(f"{name} has the label ids {some(map(str, wrong))}; expected {expected}")
-        counted = center_box(label.shape[0], label.shape[1], self.inference)
-        return LabeledImage(index, image, label[counted])
+        return self._as_shown(index, image, label, name)
+
+    def _as_shown(self, index: int, image: np.ndarray, label: np.ndarray, name: str) -> LabeledImage:
+        """Shrink the image where it is too large for the model, or else cut the label to what counts."""
+        shown = image if self.max_side is None else shrink_pixels(image, self.max_side)
+        if shown.shape == image.shape:
+            return LabeledImage(index, image, label[center_box(label.shape[0], label.shape[1], self.inference)])
+        if self.inference.protocol == "center_crop":
+            raise InputError(
+                f"{name} is {image.shape[1]}x{image.shape[0]}, but the model takes at most {self.max_side} pixels a "
+                "side: a centre crop of what it sees is none of the label; use the whole image or --sliding-window"
+            )
+        return LabeledImage(index, shown, label)

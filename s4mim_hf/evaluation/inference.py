@@ -64,6 +64,11 @@ class InferenceConfig:
         return words + (", with flip" if self.flip else "")
 
 
+def shrinking_in_words(max_side: int | None) -> str:
+    """Return what follows the protocol's words where larger images are shrunk first."""
+    return "" if max_side is None else f", images above {max_side} pixels a side shrunk to that"
+
+
 def center_box(height: int, width: int, config: InferenceConfig) -> tuple[slice, slice]:
     """Return the rows and columns that count: the centre crop's, or all."""
     if config.protocol != "center_crop":

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import nn
 from tqdm import tqdm
 
 from s4mim_hf.data.catalog import Color
-from s4mim_hf.data.prepared import SYNTHETIC, decode_image, load_prepared
+from s4mim_hf.data.prepared import HUB_PREFIX, SYNTHETIC, decode_image, load_prepared
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.batching import read_ahead, same_size_batches
 from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits
+from s4mim_hf.modeling.image_processing_s4mim import class_map
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 # A broken PNG can make Pillow raise SyntaxError; a gigantic one, DecompressionBombError.
@@ -77,7 +77,8 @@ def find_inputs(sources: Sequence[str], output: Path) -> list[PredictionInput]:
 
 
 def _is_prepared(source: str) -> bool:
-    return source == SYNTHETIC or source.startswith(f"{SYNTHETIC}:") or (Path(source) / "splits.json").is_file()
+    named = source == SYNTHETIC or source.startswith((f"{SYNTHETIC}:", HUB_PREFIX))
+    return named or (Path(source) / "splits.json").is_file()
 
 
 def _unlabeled_rows(source: str) -> list[PredictionInput]:
@@ -170,11 +171,9 @@ class FolderPredictor:
         """Return uint8 (B, H, W) class maps of images (H, W, 3) of one size."""
         inputs = self.processor(images=[Image.fromarray(image) for image in images], return_tensors="pt")
         logits = predict_logits(self.model, inputs["pixel_values"].to(self._device), self.inference)
-        size = images[0].shape[:2]
-        if tuple(logits.shape[-2:]) != size:
-            # The processor resized the image.
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        # Of another size than the image where the processor shrank or resized it.
+        size = images[0].shape[0], images[0].shape[1]
+        return torch.stack([class_map(one, size) for one in logits]).to(torch.uint8).cpu().numpy()
 
     def _write(self, item: PredictionInput, image: np.ndarray, label: np.ndarray) -> None:
         # The mask comes last: where it is, the image is done.

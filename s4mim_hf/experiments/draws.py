@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s4mim_hf.data.plan import PrepareOptions, make_plan
-from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.plan import RawData, make_plan
+from s4mim_hf.data.prepare import prepare
 from s4mim_hf.data.prepared import SYNTHETIC, load_prepared
-from s4mim_hf.data.raw_folder import scan
 from s4mim_hf.data.splits import parse_labeled, split_hash
 from s4mim_hf.data.synthetic import SPLIT_SIZES, synthetic_ids
 from s4mim_hf.errors import InputError
@@ -63,7 +63,9 @@ class DataSource(ABC):
 
 
 class RawSource(DataSource):
-    """Seeded draws of a raw folder, with the same validation images in all of them.
+    """Seeded draws of raw images, with the same validation images in all of them.
+
+    The masks are looked through once, for all draws.
 
     Args:
         options: what to prepare; `output`, `labeled` and `seed` are set for each draw.
@@ -71,11 +73,13 @@ class RawSource(DataSource):
         folder: where the draws are written.
 
     Raises:
-        InputError: a fraction is none, is given twice, or there would be nothing to measure on.
+        InputError: a fraction is none, is given twice, there would be nothing to measure on, or the raw images cannot
+            be found.
     """
 
     def __init__(self, options: PrepareOptions, labeled: Sequence[str], folder: Path) -> None:
-        self.fractions = tuple(parse_labeled(text).text for text in labeled or [default_fraction(options.source)])
+        self._raw = RawData(options)
+        self.fractions = tuple(parse_labeled(text).text for text in labeled or [default_fraction(self._raw)])
         doubled = next((text for text in self.fractions if self.fractions.count(text) > 1), None)
         if doubled is not None:
             raise InputError(f"--labeled names {doubled} twice; name each fraction once")
@@ -84,8 +88,9 @@ class RawSource(DataSource):
         self.options = options
         self.folder = folder
         self._hashes: dict[str, str] = {}
-        name = options.kind if options.kind != "folder" else options.source.resolve().name
-        self.description = f"{name}, labelled images drawn by each run's seed, the same validation images for all"
+        self.description = (
+            f"{self._raw.source.name}, labelled images drawn by each run's seed, the same validation images for all"
+        )
         if self.fractions == (ALL,):
             self.no_ceiling = "with --labeled all every row has all labels"
 
@@ -98,9 +103,7 @@ class RawSource(DataSource):
         """Draw, but prepare nothing; see `DataSource.split_hash`."""
         path = self.path(fraction, seed)
         if path not in self._hashes:
-            splits = make_plan(self._options(fraction, seed)).splits()
-            ids = {split: [item.id for item in items] for split, items in splits.items()}
-            self._hashes[path] = split_hash(ids)
+            self._hashes[path] = split_hash(make_plan(self._options(fraction, seed), self._raw).ids())
         return self._hashes[path]
 
     def _options(self, fraction: str, seed: int) -> PrepareOptions:
@@ -120,7 +123,7 @@ class RawSource(DataSource):
                 say(note)
 
         for options in missing:
-            prepare_folder(options, say_once)
+            prepare(options, say_once, self._raw)
 
     def _is_there(self, fraction: str, seed: int) -> bool:
         """Whether the draw has been prepared.
@@ -140,9 +143,9 @@ class RawSource(DataSource):
         return True
 
 
-def default_fraction(source: Path) -> str:
-    """Return "1/8" where every training image has a mask, and "all" where some have none: they are the unlabelled."""
-    return ALL if any(item.mask is None for item in scan(source).training) else "1/8"
+def default_fraction(raw: RawData) -> str:
+    """Return "1/8" where any training image may be labelled, and "all" where some may not: they are the unlabelled."""
+    return ALL if len(raw.drawable) < len(raw.listing.training) else "1/8"
 
 
 @dataclass

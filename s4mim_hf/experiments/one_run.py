@@ -44,10 +44,12 @@ def main() -> None:
 
 def circumstances(run: Run, jobs: int) -> dict[str, Any]:
     """Return what a run was measured on: settings, images, machine, torch, threads, runs that shared the machine."""
+    unlabeled = 0 if run.data.unlabeled is None else len(run.data.unlabeled)
     return {
         "settings_hash": settings_hash(run.trainer.config),
         "labeled": len(run.data.labeled),
-        "unlabeled": 0 if run.data.unlabeled is None else len(run.data.unlabeled),
+        # How many a streamed pool has, nobody has counted.
+        "unlabeled": None if run.trainer.config.data.unlabeled.streaming else unlabeled,
         "machine": machine_name(run.trainer.accelerator.device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from s4mim_hf.data.catalog import CATALOG
-from s4mim_hf.data.plan import PrepareOptions
+from s4mim_hf.data.options import PrepareOptions
 from s4mim_hf.engine.checkpoint import MAY_DIFFER
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.results import config_hash
@@ -147,7 +147,9 @@ def plan_ablation(options: AblationOptions) -> AblationPlan:
 
 def settings_hash(config: RunConfig) -> str:
     """Return 12 hexadecimal digits that the runs of one row share: of all that counts but the seed."""
-    return config_hash(config, without=("seed", *MAY_DIFFER))
+    # A run's checkpoint knows its shards by their names and sizes; here, where nothing is opened, the list counts.
+    without = [key for key in MAY_DIFFER if key != "data.unlabeled.shards"]
+    return config_hash(config, without=("seed", *without))
 
 
 def _row_config(row: Row, options: AblationOptions) -> RunConfig:
@@ -175,9 +177,7 @@ def _choose_source(options: AblationOptions, base: RunConfig, shared: Sequence[s
         kind = options.kind or (base.recipe if base.recipe in CATALOG else "folder")
         if kind not in ("folder", *CATALOG):
             raise InputError(f"--kind {kind!r} is no known data set{nearest(kind, ['folder', *CATALOG])}")
-        raw = PrepareOptions(
-            source=options.source, output=output, kind=kind, validation=options.validation, classes=options.classes
-        )
+        raw = PrepareOptions(kind, output, str(options.source), validation=options.validation, classes=options.classes)
         return source_of(None, raw, options.labeled, output / "data")
     for option in ("kind", "validation", "classes"):
         if getattr(options, option) is not None:

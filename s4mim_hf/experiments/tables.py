@@ -130,9 +130,11 @@ def _rich_table(title: str, columns: Sequence[Column], lines: Sequence[RowSummar
 
 
 def heading(results: AblationResults, table: FractionTable) -> str:
-    """Return "1/8 labelled: 46 images, 321 unlabelled"."""
-    runs = _runs_of(results, table)
-    counts = next((f"{run['labeled']} labelled and {run['unlabeled']} unlabelled images" for run in runs), "")
+    """Return "1/8 of the labels: 46 labelled and 321 unlabelled images"."""
+    runs = ((run["labeled"], run["unlabeled"]) for run in _runs_of(results, table))
+    counts = next(
+        (f"{some} labelled and {'streamed' if rest is None else rest} unlabelled images" for some, rest in runs), ""
+    )
     if not counts or table["fraction"].isdecimal():
         return counts or f"{table['fraction']} labelled"
     return f"{table['fraction']} of the labels: {counts}"

@@ -27,6 +27,7 @@ def render_card(
     data_name: str,
     labeled_count: int,
     unlabeled_count: int,
+    unlabeled_pool: str | None = None,
     method_name: str,
     model_id: str = "PATH_OR_REPO_ID",
 ) -> ModelCard:
@@ -41,6 +42,7 @@ def render_card(
         id2label: class names by id, 0..K-1.
         data_name: the training data's name.
         labeled_count, unlabeled_count: images trained on, with and without labels.
+        unlabeled_pool: what the images without labels were streamed from, in words, in place of their count.
         method_name: the registered method, e.g. "s4mim".
         model_id: what the loading example loads.
 
@@ -49,12 +51,18 @@ def render_card(
     """
     config = _without_local_paths(run_config)
     title = f"Semantic segmentation of {data_name} by {method_name}"
+    if unlabeled_pool is None:
+        amounts = f"{labeled_count} labelled and {unlabeled_count} unlabelled images"
+        without = f"{unlabeled_count} images without"
+    else:
+        amounts = f"{labeled_count} labelled images, and unlabelled ones streamed from {unlabeled_pool},"
+        without = f"images without streamed from {unlabeled_pool}"
     parts = [
         f"# {title}",
-        _introduction(config, id2label, data_name, labeled_count, unlabeled_count, method_name),
+        _introduction(config, id2label, data_name, amounts, method_name),
         "## How to load it\n\n" + _loading(model_id),
         "## Results\n\n" + _results(results, id2label),
-        "## What it was trained on\n\n" + _training_data(data_name, labeled_count, unlabeled_count),
+        "## What it was trained on\n\n" + _training_data(data_name, labeled_count, without),
         "## How it was trained\n\n" + _recipe(config),
         "## What these numbers are\n\n" + _honesty(),
     ]
@@ -107,14 +115,13 @@ def _introduction(
     config: Mapping[str, Any],
     id2label: Mapping[int, str],
     data_name: str,
-    labeled_count: int,
-    unlabeled_count: int,
+    amounts: str,
     method_name: str,
 ) -> str:
     backbone = _backbone_name(config)
     return (
         f"A segmenter of {len(id2label)} classes (backbone: {backbone}, decoder: DeepLabV3+), trained on {data_name} "
-        f"with {labeled_count} labelled and {unlabeled_count} unlabelled images by the method `{method_name}` of "
+        f"with {amounts} by the method `{method_name}` of "
         f"s4mim_hf. That library implements S4MIM ([Masked Image Modeling Boosting Semi-Supervised Semantic "
         f"Segmentation]({PAPER})) and its baselines."
     )
@@ -163,9 +170,9 @@ def _selection(results: Mapping[str, Any]) -> str:
     return f" ({results['selection']})" if results.get("selection") else ""
 
 
-def _training_data(data_name: str, labeled_count: int, unlabeled_count: int) -> str:
+def _training_data(data_name: str, labeled_count: int, without: str) -> str:
     return (
-        f"{data_name}: {labeled_count} images with their label maps, {unlabeled_count} images without. "
+        f"{data_name}: {labeled_count} images with their label maps, {without}. "
         "Labels of unlabelled images were not read. The licences of these images and of the pretrained backbone, where "
         "there is one, apply beside this model's own."
     )
@@ -203,11 +210,16 @@ def _model_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _without_local_paths(value: Any, key: str = "") -> Any:
-    """Copy nested plain values with every local path cut to its last part; `output_dir` is left out."""
+    """Copy nested plain values, local paths cut to their last part and URLs to what is public, without `output_dir`."""
     if isinstance(value, Mapping):
         return {name: _without_local_paths(item, str(name)) for name, item in value.items() if name != "output_dir"}
     if isinstance(value, list | tuple):
         return [_without_local_paths(item) for item in value]
+    if isinstance(value, str) and "://" in value:
+        # Without what may be a secret: a user's name and password, a signature.
+        scheme, _, rest = value.partition("://")
+        host, slash, path = (rest.partition("?")[0] if scheme in ("http", "https") else rest).partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
     if isinstance(value, str) and _is_local_path(value, key):
         return PurePath(value.replace("\\", "/")).name
     return value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s4mim_hf.data.prepared import PreparedData
+from s4mim_hf.data.streaming import ShardPool
 from s4mim_hf.evaluation.evaluator import EvaluationResult
 from s4mim_hf.hub.card import render_card, save_card
 from s4mim_hf.modeling.image_processing_s4mim import S4MIMImageProcessor
@@ -21,15 +22,22 @@ class ModelExporter:
         processor: saved with it.
         run_config: the run's settings, for the card.
         data: what the run learns from, for the card.
+        pool: its unlabelled images where they are streamed, for the card.
     """
 
     def __init__(
-        self, folder: Path, processor: S4MIMImageProcessor, run_config: dict[str, Any], data: PreparedData
+        self,
+        folder: Path,
+        processor: S4MIMImageProcessor,
+        run_config: dict[str, Any],
+        data: PreparedData,
+        pool: ShardPool | None = None,
     ) -> None:
         self.folder = folder
         self._processor = processor
         self._run_config = run_config
         self._data = data
+        self._pool = pool
 
     def export(self, segmenter: S4MIMForSemanticSegmentation, *, step: int, result: EvaluationResult | None) -> None:
         """Write the segmenter without any reconstruction head; `result` (None: not measured) goes into the card.
@@ -65,5 +73,6 @@ class ModelExporter:
             data_name=self._data.name,
             labeled_count=len(self._data.labeled),
             unlabeled_count=0 if self._data.unlabeled is None else len(self._data.unlabeled),
+            unlabeled_pool=None if self._pool is None else str(self._pool),
             method_name=self._run_config["method"]["name"],
         )

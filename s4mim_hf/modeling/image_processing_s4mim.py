@@ -14,14 +14,25 @@ from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs
 
 IGNORE_INDEX = 255
+# Scores that are held at once where logits are enlarged to a photo's size (256 MiB): all of its classes may be 8 GB.
+_SCORES_AT_ONCE = 2**26
+
+
+class S4MIMImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # mypy does not see the base
+    """What `S4MIMImageProcessor` takes beyond transformers' arguments."""
+
+    max_side: int | None
 
 
 class S4MIMImageProcessor(PilBackend):
     """Scale images to [0, 1] and normalise them with ImageNet's mean and deviation, at their own size by default.
 
-    Args (all as in transformers' image processors):
+    Args (all but `max_side` as in transformers' image processors):
+        max_side: The longest side that the model's training pictures were allowed to keep. Images whose longer side is
+            longer are first shrunk to it, with their maps (by nearest neighbour); None: none are.
         do_resize: Off by default. `size` is {"shortest_edge": N}, {"longest_edge": N}, both, or
             {"height": H, "width": W}.
         resample: Pillow's resampling for images (bilinear); segmentation maps are always resized by nearest neighbour.
@@ -32,7 +43,9 @@ class S4MIMImageProcessor(PilBackend):
     """
 
     _auto_class = "AutoImageProcessor"
+    valid_kwargs = S4MIMImageProcessorKwargs
 
+    max_side: int | None = None
     resample = PILImageResampling.BILINEAR
     image_mean = (0.485, 0.456, 0.406)
     image_std = (0.229, 0.224, 0.225)
@@ -88,6 +101,16 @@ class S4MIMImageProcessor(PilBackend):
             size = SizeDict(height=max(1, round(height * scale)), width=max(1, round(width * scale)))
         return super().resize(image, size, resample=resample, **kwargs)
 
+    def _shrink(self, image: np.ndarray, max_side: int | None) -> np.ndarray:
+        """Shrink (C, H, W) as the training pictures were when they were stored; smaller ones stay as they are.
+
+        Lanczos keeps the edges of thin things, and widens with the factor, so that nothing aliases.
+        """
+        height, width = shrunk_size(image.shape[-2], image.shape[-1], max_side)
+        if (height, width) == image.shape[-2:]:
+            return image
+        return super().resize(image, SizeDict(height=height, width=width), resample=PILImageResampling.LANCZOS)
+
     def _preprocess_image_like_inputs(
         self, images: Any, segmentation_maps: Any, *, return_tensors: Any = None, **kwargs: Any
     ) -> BatchFeature:
@@ -107,6 +130,7 @@ class S4MIMImageProcessor(PilBackend):
         self,
         images: list[np.ndarray],
         *,
+        max_side: int | None,
         do_resize: bool,
         size: SizeDict,
         resample: Any,
@@ -118,6 +142,7 @@ class S4MIMImageProcessor(PilBackend):
         do_pad: bool,
         **kwargs: Any,
     ) -> list[np.ndarray]:
+        images = [self._shrink(image, max_side) for image in images]
         if do_resize:
             images = [self.resize(image, size, resample) for image in images]
         if do_rescale:
@@ -128,9 +153,16 @@ class S4MIMImageProcessor(PilBackend):
         return self.pad(images) if do_pad and len(images) > 1 else images
 
     def _prepare_maps(
-        self, maps: list[np.ndarray], *, do_resize: bool, size: SizeDict, do_pad: bool, **kwargs: Any
+        self,
+        maps: list[np.ndarray],
+        *,
+        max_side: int | None,
+        do_resize: bool,
+        size: SizeDict,
+        do_pad: bool,
+        **kwargs: Any,
     ) -> list[np.ndarray]:
-        channels = [one[None] for one in maps]
+        channels = [_shrink_map(one, max_side)[None] for one in maps]
         if do_resize:
             # As bytes: Pillow resizes 8-bit pictures, and ids fit.
             channels = [self.resize(one.astype(np.uint8), size, PILImageResampling.NEAREST) for one in channels]
@@ -145,8 +177,8 @@ class S4MIMImageProcessor(PilBackend):
 
         Args:
             outputs: Has `logits` (B, K, H, W).
-            target_sizes: The (height, width) of each map, B of them; the logits are resized bilinearly. None: as they
-                are.
+            target_sizes: The (height, width) of each map, B of them, such as the pictures' sizes before `max_side`;
+                the logits are resized bilinearly. None: as they are.
 
         Returns:
             B tensors (H, W) int64 of ids 0..K-1.
@@ -159,13 +191,46 @@ class S4MIMImageProcessor(PilBackend):
             return list(logits.argmax(dim=1))
         if len(target_sizes) != len(logits):
             raise ValueError(f"{len(target_sizes)} target sizes are given for {len(logits)} images; give one for each")
-        maps = []
-        for one, target in zip(logits, target_sizes, strict=True):
-            height, width = (int(side) for side in target)
-            if one.shape[-2:] != (height, width):
-                one = F.interpolate(one[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
-            maps.append(one.argmax(dim=0))
-        return maps
+        sizes = [(int(height), int(width)) for height, width in target_sizes]
+        return [class_map(one, size) for one, size in zip(logits, sizes, strict=True)]
+
+
+def shrunk_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """Return the (height, width) that a picture has once its longer side is at most `max_side`."""
+    longest = max(height, width)
+    if max_side is None or longest <= max_side:
+        return height, width
+    if max_side < 1:
+        raise ValueError(f"max_side is {max_side}; it must be at least 1, or None to shrink nothing")
+    return max(1, round(height * max_side / longest)), max(1, round(width * max_side / longest))
+
+
+def _shrink_map(ids: np.ndarray, max_side: int | None) -> np.ndarray:
+    """Shrink (H, W) ids like their picture: each pixel takes the id at its centre."""
+    sizes = zip(shrunk_size(ids.shape[0], ids.shape[1], max_side), ids.shape, strict=True)
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in sizes)
+    return ids[rows[:, None], columns]
+
+
+def class_map(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return the class with the highest score at each pixel, int64 `size` (H, W), of logits (K, h, w).
+
+    Scores are enlarged bilinearly, a few classes at a time, so that a large picture takes little memory.
+    """
+    if logits.shape[-2:] == size:
+        return logits.argmax(dim=0)
+    at_once = max(1, _SCORES_AT_ONCE // (size[0] * size[1]))
+    highest: torch.Tensor | None = None
+    for start in range(0, len(logits), at_once):
+        part = logits[start : start + at_once].float()
+        part = F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0]
+        scores, ids = part.max(dim=0)
+        if highest is None:
+            highest, winner = scores, ids
+        else:
+            better = scores > highest
+            highest, winner = torch.where(better, scores, highest), torch.where(better, ids + start, winner)
+    return winner
 
 
 def _flatten(images: Any) -> list[Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from s4mim_hf.data.decoding import DecodedPicture
 from s4mim_hf.data.loaders import Batch, PairedBatches, build_train_loader
 from s4mim_hf.data.views import WeakViewConfig, weak_view
 from s4mim_hf.errors import InputError
@@ -109,7 +110,8 @@ def test_equals_the_definition_sample_by_sample() -> None:
         position = (6 * 3 + 1) * 2 + i
         order = torch.randperm(5, generator=generator(9, "order-labeled", position // 5))
         row = int(order[position % 5])
-        view, label_view, _ = weak_view(picture[row], label[row], VIEWS, generator(9, "weak-labeled", position))
+        pictures = DecodedPicture(picture[row]), DecodedPicture(label[row])
+        view, label_view, _ = weak_view(*pictures, VIEWS, generator(9, "weak-labeled", position))
         assert label_view is not None
         assert torch.equal(batch.labeled_images[i], view)
         assert torch.equal(batch.labels[i], label_view)
@@ -121,6 +123,35 @@ def test_workers_change_nothing(num_workers: int) -> None:
     found = _loader(stop=5, num_workers=num_workers)
     assert len(found) == 5
     assert all(map(_same, expected, found))
+
+
+def _photo_rows(count: int) -> list[dict[str, Any]]:
+    """Return rows of JPEGs, every third mirrored by its metadata, with labels that say where a pixel is."""
+    columns = np.broadcast_to(np.arange(320) % 250, (240, 320)).astype(np.uint8)
+    grain = np.random.default_rng(0).integers(0, 40, (count, 240, 320, 1))
+    rows = []
+    for number in range(count):
+        mirrored, buffer, exif = number % 3 == 2, io.BytesIO(), Image.Exif()
+        exif[0x0112] = 2 if mirrored else 1
+        pixels = (columns[..., None] * (0.8, 0.5, 0.3) + grain[number]).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, "JPEG", exif=exif)
+        rows.append({"image": {"bytes": buffer.getvalue()}, "label": _png(columns[:, :: -1 if mirrored else 1])})
+    return rows
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+def test_workers_change_nothing_where_jpegs_are_decoded_in_part_and_reduced() -> None:
+    rows = _photo_rows(4)
+    views = WeakViewConfig(crop_size=48, scale_range=(0.1, 1.5))
+    expected = _loader(labeled=rows, unlabeled=rows[::-1], views=views, stop=8)
+    for num_workers in (1, 2, 3):
+        found = _loader(labeled=rows, unlabeled=rows[::-1], views=views, stop=8, num_workers=num_workers)
+        assert len(found) == 8
+        assert all(map(_same, expected, found))
+    for batch in expected:
+        known = batch.labels != 255
+        difference = batch.labeled_images[:, 0][known].float() / 0.8 - 25 - batch.labels[known].float()
+        assert difference.abs().median() < 12, "an image and its label show the same place"
 
 
 def test_resumes_exactly_and_ends_where_asked() -> None:

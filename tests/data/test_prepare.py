@@ -1,9 +1,10 @@
-"""Raw folders become three splits of original pictures and 8-bit class maps, or one sentence and no output."""
+"""Sources become three splits of original pictures and 8-bit class maps, or one sentence and no output."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from raw_trees import CLASSES, write_tree
+from raw_trees import CLASSES, write_pair, write_tree
 
-from s4mim_hf.data.plan import Plan, PrepareOptions, make_plan
-from s4mim_hf.data.prepare import Report, prepare_folder
-from s4mim_hf.data.prepared import load_prepared
-from s4mim_hf.data.prepared_writer import Row, write_shards
-from s4mim_hf.data.raw_folder import RawItem
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.plan import make_plan
+from s4mim_hf.data.prepare import Report, fingerprint_of
+from s4mim_hf.data.prepare import prepare as prepare_source
+from s4mim_hf.data.prepared import decode_image, decode_label, load_prepared
 from s4mim_hf.errors import InputError
 
 
@@ -29,16 +30,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepare(source: Path, notes: list[str] | None = None, **options: Any) -> Report:
-    notes = [] if notes is None else notes
-    return prepare_folder(PrepareOptions(source, source.parent / "out", **options), say=notes.append)
-
-
-def plan(source: Path, **options: Any) -> Plan:
-    return make_plan(PrepareOptions(source, source.parent / "out", **options))
-
-
-def ids(items: list[RawItem]) -> list[str]:
-    return [item.id for item in items]
+    given = PrepareOptions("folder", source.parent / "out", str(source), **options)
+    return prepare_source(given, say=([] if notes is None else notes).append)
 
 
 def refused(source: Path, message: str, **options: Any) -> None:
@@ -72,98 +65,29 @@ def test_rows_hold_the_original_bytes_and_labels_keep_their_ids(tmp_path: Path) 
     assert not list(tmp_path.glob(".*partial*"))
 
 
+def test_statistics_are_those_of_the_files(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=6)
+    write_pair(source, "small", 77, size=(5, 4))
+    report = prepare(source, validation="2")
+    for split in ("labeled", "validation"):
+        numbers, rows = report.splits[split], getattr(load_prepared(tmp_path / "out"), split)
+        maps = [np.asarray(Image.open(source / "masks" / f"{image_id}.png")) for image_id in rows["id"]]
+        counts = [[int((ids == class_id).sum()) for ids in maps] for class_id in (0, 1, 2, 255)]
+        assert [*numbers.pixels, numbers.ignored] == [sum(each) for each in counts]
+        assert numbers.images_with == [sum(count > 0 for count in each) for each in counts[:3]]
+        sizes = sorted((ids.shape[::-1] for ids in maps), key=lambda size: size[0] * size[1])
+        assert (tuple(numbers.smallest), tuple(numbers.largest)) == (sizes[0], sizes[-1])
+
+
 def test_the_record_of_the_splits(tmp_path: Path) -> None:
-    report = prepare(write_tree(tmp_path / "raw"), labeled="3", seed=5, name="mine")
+    report = prepare(write_tree(tmp_path / "raw"), labeled="3", seed=5, name="mine", draw="balanced", group_by="i.*")
     record = json.loads((tmp_path / "out" / "splits.json").read_text())
     assert (record["name"], record["seed"], record["labeled"], record["source"]) == ("mine", 5, "3", "folder")
+    assert (record["draw"], record["group_by"], record["max_side"]) == ("balanced", "i.*", None)
     assert record["counts"] == {"labeled": 3, "unlabeled": 5, "validation": 2}
     assert {split: len(listed) for split, listed in record["ids"].items()} == record["counts"]
     assert record["hash"] == report.split_hash
     assert str(tmp_path) not in (tmp_path / "out" / "splits.json").read_text()
-
-
-def test_a_drawn_validation_is_the_same_for_every_draw_of_labels(tmp_path: Path) -> None:
-    source = write_tree(tmp_path / "raw", masked=20, bare=4)
-    plans = [plan(source, labeled=text, seed=seed) for text in ("2", "1/2") for seed in (0, 1)]
-    assert len({tuple(ids(each.validation)) for each in plans}) == 1
-    for each in plans:
-        everything = ids(each.labeled) + ids(each.unlabeled) + ids(each.validation)
-        assert len(everything) == len(set(everything)) == 24
-        assert all(item.mask is not None for item in each.validation)
-    assert set(ids(plans[0].labeled)) < set(ids(plans[2].labeled))
-    assert any("validation is 4 of the 20" in note for note in plans[0].notes)
-
-
-def test_kinds_of_validation(tmp_path: Path) -> None:
-    flat = write_tree(tmp_path / "flat")
-    assert plan(flat, validation="none").validation == []
-    assert len(plan(flat, validation="3").validation) == 3
-    other = write_tree(tmp_path / "other", masked=2)
-    assert ids(plan(flat, validation=str(other)).validation) == ["validation/i00", "validation/i01"]
-    split = write_tree(tmp_path / "split", validation=3)
-    assert ids(plan(split).validation) == ["val/v00", "val/v01", "val/v02"]
-    without = plan(split, validation="none")
-    assert without.validation == []
-    assert any("3 images of images/val are left out" in note for note in without.notes)
-
-
-def test_id_lists(tmp_path: Path) -> None:
-    source = write_tree(tmp_path / "raw")
-    (tmp_path / "l.txt").write_text("i01\nimages/i02.jpg masks/i02.png\n")
-    (tmp_path / "u.txt").write_text("i03.jpg\n")
-    lists = {"labeled_ids": tmp_path / "l.txt", "unlabeled_ids": tmp_path / "u.txt"}
-    both = plan(source, validation="none", labeled="2", **lists)
-    assert (ids(both.labeled), ids(both.unlabeled)) == (["i01", "i02"], ["i03"])
-    assert any("7 training images are in neither list" in note for note in both.notes)
-    one = plan(source, labeled_ids=tmp_path / "l.txt")
-    assert ids(one.labeled) == ["i01", "i02"]
-    assert (len(one.unlabeled), len(one.validation)) == (6, 2)
-    refused(source, "--labeled 5 is 5 images, but", labeled="5", **lists)
-    (tmp_path / "u.txt").write_text("i02\n")
-    refused(source, "1 images are in both", **lists)
-    refused(source, "only 8 of 10 are free", labeled_ids=tmp_path / "l.txt", validation="9")
-    refused(source, "--unlabeled-ids needs --labeled-ids", unlabeled_ids=tmp_path / "u.txt")
-    (source / "masks" / "i01.png").unlink()
-    refused(source, "1 of 2 images of the list", labeled_ids=tmp_path / "l.txt")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"labeled": "11"}, "--labeled 11: 11 images are asked for, but only 8"),
-        ({"labeled": "9/8"}, "at most 1"),
-        ({"seed": -1}, "--seed must not be negative"),
-        ({"validation": "10"}, "only 9 of 10 are free"),
-        ({"validation": "99"}, "--validation 99 takes 99 images with masks, but only 9 of 10 are free"),
-        ({"validation": "nowhere"}, "no folder that exists"),
-        ({"validation": "1.5"}, "no fraction such as 0.2"),
-        ({"classes": ["road", "tree"]}, "(2) are not those of"),
-        ({"classes": ["road", "road", "sky"]}, "names road more than once"),
-        ({"kind": "camvid"}, "the catalog's classes of camvid (11) are not those of"),
-        ({"kind": "camvit"}, "did you mean 'camvid'?"),
-    ],
-)
-def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    refused(write_tree(tmp_path / "raw"), message, **options)
-
-
-def test_folders_that_do_not_fit(tmp_path: Path) -> None:
-    refused(tmp_path / "none", "is missing; a source has images/ and masks/")
-    source = write_tree(tmp_path / "raw", validation=2)
-    refused(source, "has images/val already", validation="0.2")
-    Image.new("L", (12, 8)).save(source / "masks" / "train" / "zz.png")
-    refused(source, "1 masks have no image: train/zz")
-    (source / "masks" / "train" / "zz.png").unlink()
-    (source / "masks" / "val" / "v01.png").unlink()
-    refused(source, "1 of 2 images of images/val have no mask: val/v01")
-    twice = write_tree(tmp_path / "twice")
-    Image.new("RGB", (12, 8)).save(twice / "images" / "i01.png")
-    refused(twice, "are both 'i01'")
-    refused(write_tree(tmp_path / "bare", masked=0, bare=3), "none of the 3 training images")
-    empty = tmp_path / "empty"
-    (empty / "images").mkdir(parents=True)
-    (empty / "masks").mkdir()
-    refused(empty, "there are no images in")
 
 
 def bytes_of(image: Image.Image, kind: str) -> bytes:
@@ -172,22 +96,30 @@ def bytes_of(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("labeled", ["all", "2"])
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
         (bytes_of(Image.new("L", (8, 12)), "PNG"), "1 masks have another size than their image: i03 (8x12 for"),
         (bytes_of(Image.new("RGB", (12, 8)), "PNG"), "1 masks hold colours"),
         (bytes_of(Image.new("L", (12, 8)), "JPEG"), "1 masks are JPEG files"),
-        (bytes_of(Image.new("L", (12, 8), 3), "PNG"), "ids 3 in i03"),
-        (bytes_of(Image.fromarray(np.full((8, 12), 300, np.uint16)), "PNG"), "ids 300 in i03"),
+        (bytes_of(Image.new("L", (12, 8), 3), "PNG"), "1 masks hold ids other than 0 to 2, the 3 classes, and 255"),
+        (bytes_of(Image.fromarray(np.full((8, 12), 300, np.uint16)), "PNG"), "255 (ignored): i03 (300)"),
         (bytes_of(Image.effect_noise((12, 8), 50), "PNG")[:80], "1 masks cannot be read as pictures: i03"),
         (b"junk", "1 masks cannot be read as pictures: i03 (no picture format"),
     ],
 )
-def test_bad_masks(mask: bytes, message: str, tmp_path: Path) -> None:
-    source = write_tree(tmp_path / "raw")
+def test_bad_masks(mask: bytes, message: str, labeled: str, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=6)
     (source / "masks" / "i03.png").write_bytes(mask)
-    refused(source, message)
+    refused(source, message, labeled=labeled)
+
+
+def test_a_bad_mask_of_an_image_that_is_not_labelled_is_found(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=6)
+    (source / "masks" / "i03.png").write_bytes(b"junk")
+    (tmp_path / "l.txt").write_text("i01\n")
+    refused(source, "1 masks cannot be read", labeled_ids=str(tmp_path / "l.txt"), validation="none")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 300])
@@ -196,56 +128,76 @@ def test_bad_images(keep: int, tmp_path: Path) -> None:
     for name in ("i03.jpg", "i11.jpg"):
         path = source / "images" / name
         path.write_bytes(path.read_bytes()[:keep])
-    refused(source, "2 images cannot be read: i03")
+    refused(source, "2 images cannot be read: i")
+
+
+def test_every_kind_of_problem_is_said_at_once(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw")
+    (source / "images" / "i03.jpg").write_bytes(b"junk")
+    (source / "masks" / "i04.png").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"1 images cannot be read: i03 .*; 1 masks cannot be read") as caught:
+        prepare(source)
+    assert "correct or remove these files" in str(caught.value)
 
 
 def test_doubtful_orientation_is_said(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "raw")
     exif = Image.Exif()
     exif[0x0112] = 3
-    Image.open(source / "images" / "i02.jpg").save(source / "images" / "i02.jpg", exif=exif)
+    for name in ("i02", "i04"):
+        Image.open(source / "images" / f"{name}.jpg").save(source / "images" / f"{name}.jpg", exif=exif)
     notes: list[str] = []
     prepare(source, notes)
-    assert any("1 images are turned by their EXIF orientation" in note and "i02" in note for note in notes)
+    assert any("2 images are turned by their EXIF orientation" in note and "(i02, i04)" in note for note in notes)
 
 
-def test_another_ignore_id_becomes_255(tmp_path: Path) -> None:
-    source = write_tree(tmp_path / "raw", classes=False)
-    (source / "classes.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b"}, "ignore_index": 2}))
-    report = prepare(source)
-    assert report.splits["labeled"].ids == {0, 1}
+def test_labels_lie_as_viewers_show_the_picture(tmp_path: Path) -> None:
+    """Trap: the picture is turned by whoever decodes it, the mask is not."""
+    source = write_tree(tmp_path / "raw", masked=3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(source / "images" / "i01.jpg").save(source / "images" / "i01.jpg", exif=exif)
+    stored = np.asarray(Image.open(source / "masks" / "i01.png"))
+    prepare(source, validation="none")
     for row in load_prepared(tmp_path / "out").labeled:
-        raw = np.asarray(Image.open(source / "masks" / f"{row['id']}.png"))
-        np.testing.assert_array_equal(
-            np.asarray(Image.open(io.BytesIO(row["label"]["bytes"]))), np.where(raw == 2, 255, raw)
-        )
+        label = decode_label(row["label"]["bytes"])
+        assert decode_image(row["image"]["bytes"]).shape[:2] == label.shape
+        if row["id"] == "i01":
+            np.testing.assert_array_equal(label, np.rot90(stored, -1))
 
 
 def test_classes_that_nobody_names(tmp_path: Path) -> None:
     refused(write_tree(tmp_path / "raw", classes=False), "the masks hold the ids 0, 1, 2 (255 is ignored)")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "is no JSON file"),
-        ("3", "neither a list of names nor"),
-        ('{"id2label": {"1": "a", "2": "b"}}', "must have the ids 0 to 1"),
-        ('["a", ""]', "class names are texts"),
-        ("[]", "names 0 classes"),
-        ('{"id2label": {"0": "a", "1": "b"}, "ignore_index": 0}', "ignore_index is 0"),
-    ],
-)
-def test_bad_class_files(content: str, message: str, tmp_path: Path) -> None:
-    source = write_tree(tmp_path / "raw", classes=False)
-    (source / "classes.json").write_text(content)
-    refused(source, message)
-
-
 def test_a_class_without_labelled_pixels_is_said(tmp_path: Path) -> None:
     notes: list[str] = []
     prepare(write_tree(tmp_path / "raw", classes=False), notes, classes=[*CLASSES, "cow"])
     assert "1 classes have no pixel in the labelled images: cow" in notes
+
+
+def test_pictures_are_shrunk_with_their_masks(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=3, bare=1)
+    write_pair(source, "large", 50, size=(40, 20))
+    report = prepare(source, validation="none", max_side=16)
+    data = load_prepared(tmp_path / "out")
+    assert data.max_side == 16
+    assert report.splits["labeled"].largest == (16, 8)
+    rows = {row["id"]: row for row in data.labeled}
+    assert decode_image(rows["large"]["image"]["bytes"]).shape == (8, 16, 3)
+    label = decode_label(rows["large"]["label"]["bytes"])
+    assert label.shape == (8, 16)
+    assert sum(report.splits["labeled"].pixels) + report.splits["labeled"].ignored == 3 * 8 * 12 + 8 * 16
+    assert rows["i00"]["image"]["bytes"] == (source / "images" / "i00.jpg").read_bytes()
+
+
+def test_a_validation_folder_is_read_from_its_own_place(tmp_path: Path) -> None:
+    source, other = write_tree(tmp_path / "raw", masked=4), tmp_path / "other"
+    write_pair(other, "i00", 99)
+    prepare(source, validation=str(other))
+    row = load_prepared(tmp_path / "out").validation[0]
+    assert row["id"] == "validation/i00"
+    assert row["image"]["bytes"] == (other / "images" / "i00.jpg").read_bytes()
 
 
 def test_output_is_never_overwritten(tmp_path: Path) -> None:
@@ -256,18 +208,17 @@ def test_output_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "splits.json").read_bytes() == before
 
 
-def test_shards_are_numbered_and_whole(tmp_path: Path) -> None:
-    rows = [Row(str(index), bytes(400), "a.png", bytes(100)) for index in range(10)]
-    files = write_shards(tmp_path, "labeled", rows, shard_bytes=1600)
-    assert [file.name for file in files] == [f"labeled-{index:05d}-of-00004.parquet" for index in range(4)]
-    found = [value for file in files for value in pq.read_table(file).column("id").to_pylist()]
-    assert found == [row.id for row in rows]
-    assert sorted(tmp_path.iterdir()) == files
+def test_an_interrupted_call_goes_on_for_the_same_files_and_options_only(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=6)
 
+    def fingerprint(**options: Any) -> str:
+        given = {"output": tmp_path / "out", "source": str(source), "labeled": "2", **options}
+        asked = PrepareOptions("folder", **given)
+        return fingerprint_of(asked, make_plan(asked))
 
-@pytest.mark.real
-@pytest.mark.parametrize(("name", "labeled"), [("camvid", 46), ("msrc21", 44)])
-def test_real_data_splits(name: str, labeled: int, shared_dir: Path, tmp_path: Path) -> None:
-    made = make_plan(PrepareOptions(shared_dir / "data" / name, tmp_path / "out", kind=name, labeled="1/8"))
-    expected = {"camvid": (labeled, 321, 101), "msrc21": (labeled, 311, 118)}[name]
-    assert tuple(len(items) for items in made.splits().values()) == expected
+    first = fingerprint()
+    assert first == fingerprint() == fingerprint(output=tmp_path / "other", push_to_hub="me/it", private=False)
+    changed = [fingerprint(**options) for options in ({"seed": 1}, {"max_side": 5}, {"classes": CLASSES})]
+    path = source / "masks" / "i05.png"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert len({first, *changed, fingerprint()}) == 5

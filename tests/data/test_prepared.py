@@ -5,27 +5,34 @@ from __future__ import annotations
 import io
 import json
 import re
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
+from prepared_folders import ids_of, make_row, write_folder
 from raw_trees import CLASSES, write_tree
 
 from s4mim_hf.data.catalog import default_palette
-from s4mim_hf.data.plan import PrepareOptions
-from s4mim_hf.data.prepare import prepare_folder, prepare_synthetic
-from s4mim_hf.data.prepared import decode_image, decode_label, load_prepared
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare
+from s4mim_hf.data.prepared import ShardRecord, decode_image, decode_label, load_prepared
+from s4mim_hf.data.prepared.shard_files import changed_content
 from s4mim_hf.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    options = PrepareOptions(write_tree(folder / "raw", bare=3, validation=2), folder / "out", labeled="4", name="mine")
-    prepare_folder(options, say=lambda note: None)
+    raw = str(write_tree(folder / "raw", bare=3, validation=2))
+    options = PrepareOptions("folder", folder / "out", raw, labeled="4", name="mine")
+    prepare(options, say=lambda note: None)
     return folder / "out"
 
 
@@ -93,10 +100,104 @@ def test_records_that_do_not_fit(copy: Path) -> None:
 
 def test_files_that_do_not_fit(copy: Path) -> None:
     file = next((copy / "data").glob("validation-*"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    refused(copy, f"{file} has 100 bytes where splits.json says {len(whole)}: it was cut short")
+    file.write_bytes(whole + b"more")
+    refused(copy, f"{file} has {len(whole) + 4} bytes where splits.json says {len(whole)}: it was replaced")
+    file.write_bytes(bytes(len(whole)))
+    refused(copy, f"{file} cannot be read")
+    file.unlink()
+    refused(copy, f"{file} is missing, one of 1 validation files")
+    file.write_bytes(whole)
+    shutil.copy(file, file.with_name("validation-00001-of-00001.parquet"))
+    refused(copy, "validation-00001-of-00001.parquet is not one of the 1 validation files")
+
+
+def test_a_file_of_the_same_size_with_other_images(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "out", shard_bytes=3000)
+    first, second = sorted((folder / "data").glob("unlabeled-*"))[:2]
+    rows = pq.read_table(first)
+    before = first.read_bytes()
+    other = rows.set_column(0, "id", pa.array(["x" * len(name) for name in rows.column("id").to_pylist()]))
+    pq.write_table(other, first, compression="none", use_dictionary=False, write_statistics=["id"])
+    edit_shards(folder, first, bytes=first.stat().st_size)
+    refused(folder, "the unlabeled split")
+    first.write_bytes(before)
+    edit_shards(folder, first, bytes=len(before))
+    load_prepared(folder)
+    # What no id tells, the hashes do.
+    records = [ShardRecord.from_dict(shard) for shard in record_of(folder)["shards"]["unlabeled"]]
+    assert changed_content(folder, records) == []
+    content = bytearray(second.read_bytes())
+    content[len(content) // 2] ^= 1
+    second.write_bytes(content)
+    assert changed_content(folder, records) == [f"data/{second.name}"]
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "splits.json").read_text())
+
+
+def edit_shards(folder: Path, file: Path, **changes: object) -> None:
+    shards = record_of(folder)["shards"]
+    for listed in shards.values():
+        for shard in listed:
+            if shard["file"].endswith(file.name):
+                shard.update(changes)
+    edit_record(folder, shards=shards)
+
+
+def test_folders_that_were_written_before_there_were_hashes(copy: Path) -> None:
+    path = copy / "splits.json"
+    old = {key: value for key, value in record_of(copy).items() if key not in ("shards", "statistics", "max_side")}
+    path.write_text(json.dumps(old))
+    data = load_prepared(copy)
+    assert (data.max_side, data.statistics, len(data.labeled)) == (None, None, 4)
+    assert [file.name for file in data.shards["labeled"]] == ["labeled-00000-of-00001.parquet"]
+    file = next((copy / "data").glob("validation-*"))
     file.write_bytes(file.read_bytes()[:100])
-    refused(copy, "cannot be read")
+    refused(copy, f"{file} cannot be read")
     file.unlink()
     refused(copy, "the validation split has 0 images, but splits.json lists 2")
+
+
+def test_what_a_folder_of_several_files_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = write_folder(tmp_path / "out", shard_bytes=3000)
+    data = load_prepared(folder)
+    assert data.unlabeled is not None
+    assert data.unlabeled["id"][:] == ids_of()["unlabeled"]
+    assert [row["image"]["bytes"] for row in data.unlabeled] == [
+        make_row("unlabeled", index).image for index in range(7)
+    ]
+    assert list(data.shards["unlabeled"]) == sorted((folder / "data").glob("unlabeled-*"))
+    assert data.statistics is not None
+    assert data.statistics["validation"].images == 2
+    # Another folder at the same place is not taken for the one that was there.
+    shutil.rmtree(folder)
+    write_folder(tmp_path / "out", seed=5, shard_bytes=3000)
+    assert load_prepared(folder).labeled[1]["image"]["bytes"] == make_row("labeled", 1, seed=5).image
+
+
+def test_a_cache_without_room_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = write_folder(tmp_path / "out")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        refused(folder, f"the labeled images of {folder / 'data'} cannot be copied to the cache {tmp_path / 'cache'}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(load_prepared(folder).labeled) == 3
+
+
+def test_unlabelled_images_that_are_streamed_are_not_opened(copy: Path) -> None:
+    file = next((copy / "data").glob("unlabeled-*"))
+    file.write_bytes(bytes(file.stat().st_size))
+    data = load_prepared(copy, unlabeled=False)
+    assert data.unlabeled is None
+    assert list(data.shards["unlabeled"]) == [file]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -145,14 +246,15 @@ def test_labels_keep_palette_ids_and_colours_are_refused() -> None:
 
 def test_synthetic_data_in_memory_and_as_a_folder_are_the_same(copy: Path, tmp_path: Path) -> None:
     memory = load_prepared("synthetic:3")
-    report = prepare_synthetic(tmp_path / "scenes", seed=3)
+    report = prepare(PrepareOptions("synthetic", tmp_path / "scenes", seed=3), say=lambda note: None)
     folder = load_prepared(tmp_path / "scenes")
     assert report.split_hash == memory.split_hash == folder.split_hash
     assert memory.unlabeled is not None
     assert folder.unlabeled is not None
     assert set(memory.unlabeled[0]) == {"id", "image"}
     assert memory.labeled[0]["image"]["bytes"] == folder.labeled[0]["image"]["bytes"]
-    assert memory.labeled[0]["label"]["bytes"] == folder.labeled[0]["label"]["bytes"]
+    labels = (decode_label(data.labeled[0]["label"]["bytes"]) for data in (memory, folder))
+    np.testing.assert_array_equal(*labels)
     assert (memory.id2label, memory.palette) == (folder.id2label, folder.palette)
     for wrong in ("synthetic:x", "synthetic:", "synthetic:3:most", "synthetic:all"):
         refused(wrong, "the embedded data is called")

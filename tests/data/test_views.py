@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from s4mim_hf.data.views import PADDING_COLOR, WeakViewConfig, weak_view
+from s4mim_hf.data import views
+from s4mim_hf.data.decoding import DecodedPicture, Span, open_image
+from s4mim_hf.data.views import PADDING_COLOR, WeakViewConfig
 from s4mim_hf.randomness import generator
 
 
@@ -21,6 +24,12 @@ def _picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _config(**fields: Any) -> WeakViewConfig:
     return WeakViewConfig(**fields)
+
+
+def weak_view(
+    image: np.ndarray, label: np.ndarray | None, config: WeakViewConfig, draws: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    return views.weak_view(DecodedPicture(image), None if label is None else DecodedPicture(label), config, draws)
 
 
 def test_shapes_and_types() -> None:
@@ -67,27 +76,103 @@ def test_unscaled_crops_are_pixels_of_the_image_and_agree_with_their_labels() ->
     assert max(corner[1] for corner in corners) >= 49
 
 
+def _drawn_span(length: int, size: int, scale: float, draw: float) -> Span:
+    count = min(round(size / scale), length)
+    return Span(int(draw * (length - count + 1)), count)
+
+
+def _weights(count: int, length: int) -> np.ndarray:
+    """Return the share of each of `count` pixels in each of `length`: a triangle as wide as a pixel of either."""
+    ratio = count / length
+    centers, reach = (np.arange(length) + 0.5) * ratio, max(1.0, ratio)
+    triangle = np.clip(1 - np.abs(np.arange(count) + 0.5 - centers[:, None]) / reach, 0, None)
+    return triangle / triangle.sum(axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("scale", [0.5, 0.73, 1.0, 1.31, 2.0])
-def test_a_scaled_crop_is_the_crop_of_the_scaled_image(scale: float) -> None:
+def test_a_scaled_crop_is_the_part_that_was_drawn_bilinearly_resized(scale: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (57, 83, 3), dtype=np.uint8)
     label = noise[..., 0] % 7
-    height, width = round(57 * scale), round(83 * scale)
-    whole = np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BILINEAR)).astype(int)
-    rows = np.floor((np.arange(height) + 0.5) * 57 / height).astype(int)
-    columns = np.floor((np.arange(width) + 0.5) * 83 / width).astype(int)
-    whole_label = label[rows][:, columns]
     config = _config(crop_size=24, scale_range=(scale, scale), flip_probability=0)
     for step in range(10):
         view, label_view, valid = weak_view(noise, label, config, generator(0, "x", step))
         assert label_view is not None
         assert valid.all()
-        windows = np.lib.stride_tricks.sliding_window_view(whole_label, (24, 24))
-        found = np.argwhere((windows == label_view.numpy()).all((2, 3)))
-        assert len(found) == 1
-        top, left = found[0]
-        expected = whole[top : top + 24, left : left + 24].transpose(2, 0, 1)
-        # Pillow keeps the box in single precision: a weight may round to the other side.
-        assert np.abs(view.numpy() - expected).max() <= 1
+        _, top_draw, left_draw, _ = torch.rand(4, generator=generator(0, "x", step), dtype=torch.float64).tolist()
+        rows, columns = _drawn_span(57, 24, scale, top_draw), _drawn_span(83, 24, scale, left_draw)
+        part = noise[rows.start : rows.stop, columns.start : columns.stop].astype(float)
+        expected = np.einsum("ij,jkc,lk->cil", _weights(rows.count, 24), part, _weights(columns.count, 24))
+        # Two passes round to 8 bits each.
+        assert np.abs(view.numpy() - expected).max() <= 1.2
+        below = [np.floor((np.arange(24) + 0.5) * span.count / 24).astype(int) + span.start for span in (rows, columns)]
+        assert np.array_equal(label_view.numpy(), label[below[0]][:, below[1]])
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.3, 2.0])
+def test_a_small_image_is_resized_whole_as_pillow_does_it(scale: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (57, 83, 3), dtype=np.uint8)
+    height, width = round(57 * scale), round(83 * scale)
+    config = _config(crop_size=170, scale_range=(scale, scale), flip_probability=0)
+    view, _, valid = weak_view(noise, None, config, generator(0, "x"))
+    assert valid.sum() == height * width
+    whole = np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(view[:, :height, :width].numpy() - whole.transpose(2, 0, 1)).max() <= 1
+
+
+def _coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image whose first channel holds a pixel's column, and a label that does."""
+    columns = np.broadcast_to(np.arange(width, dtype=np.uint8), (height, width))
+    return np.stack([columns] * 3, axis=-1), columns
+
+
+@pytest.mark.parametrize("crop_size", [40, 64, 200])
+def test_an_image_and_its_label_show_the_same_place_at_every_scale_and_flip(crop_size: int) -> None:
+    image, label = _coordinates(60, 160)
+    config = _config(crop_size=crop_size, scale_range=(0.3, 3))
+    slopes = []
+    for step in range(30):
+        view, label_view, valid = weak_view(image, label, config, generator(0, "x", step))
+        assert label_view is not None
+        # A pixel shows its centre: half a column away from the one below it at most, and rounded.
+        difference = view[0].float() - label_view.float()
+        assert difference[valid].abs().max() <= 1
+        line = view[0][valid.any(1)][0][valid.any(0)].double()
+        slopes.append(1 / float((line[-1] - line[0]).abs() / (len(line) - 1)))
+    draws = [float(torch.rand(1, generator=generator(0, "x", step), dtype=torch.float64)) for step in range(30)]
+    # The ends of a line lie up to half a column off, as does the end of the part.
+    np.testing.assert_allclose(slopes, 0.3 + 2.7 * np.array(draws), rtol=0.11)
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("height", "width", "crop_size"), [(90, 253, 20), (91, 254, 20), (90, 253, 120), (90, 9, 20)])
+def test_a_jpeg_that_is_reduced_as_it_is_decoded_shows_what_its_pixels_would(
+    height: int, width: int, crop_size: int
+) -> None:
+    image, label = _coordinates(height, width)
+    config = _config(crop_size=crop_size, scale_range=(0.1, 0.6))
+    reductions, shifts = set(), []
+    for step in range(40):
+        data = _jpeg(image)
+        view, label_view, valid = views.weak_view(
+            open_image(data), DecodedPicture(label), config, generator(0, "x", step)
+        )
+        assert label_view is not None
+        scale = 0.1 + 0.5 * float(torch.rand(1, generator=generator(0, "x", step), dtype=torch.float64))
+        reductions.add(open_image(data).reduction(scale))
+        # A pixel of the view is up to ten columns wide; the label is the column below its centre.
+        errors = (view[0].float() - label_view.float())[valid]
+        assert errors.abs().max() <= 0.5 / scale + 3
+        shifts.append(float(errors.mean()))
+        whole = weak_view(np.array(Image.open(io.BytesIO(data))), label, config, generator(0, "x", step))
+        assert torch.equal(valid, whole[2])
+        assert (view[0].float() - whole[0][0].float())[valid].abs().mean() <= 1 / scale + 3
+    assert reductions >= {1, 2, 4}
+    assert abs(np.mean(shifts)) < 0.3, "not shifted to one side"
 
 
 def test_small_images_are_padded_right_and_bottom_and_the_padding_is_known() -> None:

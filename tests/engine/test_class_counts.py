@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from s4mim_hf import S4MIMForSemanticSegmentation
-from s4mim_hf.data.plan import PrepareOptions
-from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare as prepare_source
 from s4mim_hf.data.prepared import decode_label, load_prepared
 from s4mim_hf.engine.build import build_accelerator, build_run
 from s4mim_hf.engine.hooks import EvaluationHook, LoggingHook
@@ -70,10 +70,9 @@ def write_raw(folder: Path, count: int, ids: list[int]) -> Path:
 
 
 def prepare(root: Path, count: int, ids: list[int]) -> Path:
-    options = PrepareOptions(
-        source=write_raw(root / "raw", count, ids), output=root / "data", labeled="3", validation="2"
-    )
-    prepare_folder(options, say=lambda note: None)
+    raw = str(write_raw(root / "raw", count, ids))
+    options = PrepareOptions("folder", root / "data", raw, labeled="3", validation="2")
+    prepare_source(options, say=lambda note: None)
     return root / "data"
 
 
@@ -150,7 +149,11 @@ def test_150_classes_are_prepared_measured_and_shipped(tiny_config: ConfigMaker,
 def test_few_of_many_classes_are_enough(tiny_config: ConfigMaker, tmp_path: Path, ids: list[int], decoder: str) -> None:
     """The labelled images know one class or two of 150, and of the unlabelled ones nothing is known."""
     data = prepare(tmp_path / "few", 150, ids)
-    settings = ["method.class_map_threshold=1", "method.masking.strategy=class_balanced"]
+    settings = [
+        "method.class_map_threshold=1",
+        "method.masking.strategy=class_balanced",
+        "method.masking.images=labeled_and_unlabeled",
+    ]
     config = tiny_config(*SHORT, *settings, f"model.mim_decoder_type={decoder}", data=data)
     train(config)
     record = losses_of(config)

@@ -9,12 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_runs import prepare, write_raw
+from transformers import AutoImageProcessor
 
 from s4mim_hf import S4MIMForSemanticSegmentation
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare as prepare_source
+from s4mim_hf.data.prepared import decode_image, decode_label, load_prepared
 from s4mim_hf.engine.build import build_accelerator, build_run
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.hooks import Hook
@@ -67,6 +72,23 @@ def test_the_shipped_model_has_no_training_heads_and_the_training_model_s_logits
         assert torch.equal(value, training_model.segmenter.state_dict()[key]), key
     with torch.no_grad():
         torch.testing.assert_close(shipped(pixel_values).logits, training_model(pixel_values).logits, rtol=0, atol=1e-6)
+
+
+def test_the_shipped_processor_remembers_what_pictures_were_shrunk_to(tiny_config: ConfigMaker, tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", ids=6)
+    options = PrepareOptions("folder", tmp_path / "data", str(raw), labeled="2", validation="2", max_side=40)
+    prepare_source(options, say=lambda note: None)
+    data = load_prepared(tmp_path / "data")
+    assert data.max_side == 40
+    assert decode_image(data.labeled[0]["image"]["bytes"]).shape == (40, 40, 3)
+    assert decode_label(data.labeled[0]["label"]["bytes"]).shape == (40, 40)
+    config = tiny_config("optim.max_steps=2", data=tmp_path / "data")
+    train(config)
+    folder = Path(str(config.output_dir))
+    processor = AutoImageProcessor.from_pretrained(folder / "model")
+    assert processor.max_side == 40
+    assert processor(np.zeros((30, 90, 3), np.uint8), return_tensors="pt").pixel_values.shape == (1, 3, 13, 40)
+    assert "above 40 pixels a side shrunk" in json.loads((folder / "results.json").read_text())["protocol"]
 
 
 def test_the_same_seed_repeats_a_run_and_its_config_file_reruns_it(
@@ -170,7 +192,8 @@ def test_masks_of_unlabelled_images_change_no_loss_by_a_bit(tiny_config: ConfigM
     losses = {}
     for name, change in variants.items():
         data = prepare(write_raw(tmp_path / f"raw_{name}", **change), tmp_path / f"data_{name}", labeled)
-        config = tiny_config(output=f"run_{name}", data=data)
+        # The labelled images have known classes from the first step on, so that every term counts.
+        config = tiny_config("method.masking.images=labeled_and_unlabeled", output=f"run_{name}", data=data)
         train(config)
         losses[name] = losses_of(Path(str(config.output_dir)))
         # Without a validation split the last teacher is the model.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4mim_hf.data.plan import PrepareOptions
-from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare as prepare_source
 from s4mim_hf.data.synthetic import CLASSES, render_scene
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.run_config import RunConfig
@@ -57,8 +57,8 @@ def prepare(raw: Path, output: Path, labeled_ids: list[str]) -> Path:
     """Prepare a raw folder with these labelled images; nothing is kept for validation."""
     listed = raw / "labeled.txt"
     listed.write_text("\n".join(labeled_ids) + "\n")
-    prepare_folder(
-        PrepareOptions(source=raw, output=output, labeled_ids=listed, validation="none"), say=lambda note: None
+    prepare_source(
+        PrepareOptions("folder", output, str(raw), labeled_ids=str(listed), validation="none"), say=lambda note: None
     )
     return output
 
@@ -68,7 +68,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a prepared folder: 4 labelled, 4 unlabelled, 2 validation images."""
     root = tmp_path_factory.mktemp("prepared")
     raw = write_raw(root / "raw")
-    prepare_folder(PrepareOptions(source=raw, output=root / "data", labeled="4", validation="2"), say=lambda note: None)
+    prepare_source(
+        PrepareOptions("folder", root / "data", str(raw), labeled="4", validation="2"), say=lambda note: None
+    )
     return root / "data"
 
 

@@ -179,3 +179,32 @@ def test_no_rows_and_bad_batch_sizes_are_refused(rows: list[dict[str, Any]]) -> 
         build([])
     with pytest.raises(InputError, match="batch size is 0"):
         build(rows, batch_size=0)
+
+
+def test_images_above_the_models_longest_side_are_shrunk_and_scored_at_their_labels_size(
+    arrays: list[tuple[np.ndarray, np.ndarray]], rows: list[dict[str, Any]]
+) -> None:
+    model = Segmenter().eval()
+    expected = np.zeros((4, 4), dtype=np.int64)
+    for image, label in arrays:
+        small = image
+        if max(label.shape) > 8:
+            size = (8, 6) if label.shape == (9, 12) else (6, 8)
+            small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        values = ((small / 255.0 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(values).permute(2, 0, 1)[None]).logits
+        large = torch.nn.functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
+        predicted = large[0].argmax(0).numpy()
+        np.add.at(expected, (label[label != 255], predicted[label != 255]), 1)
+    model.batches.clear()
+    result = build(rows, max_side=8, batch_size=2).evaluate(model)
+    np.testing.assert_array_equal(result.confusion.numpy(), expected)
+    assert {shape[2:] for shape in model.batches} == {(6, 8), (8, 6), (5, 7)}
+    assert result.protocol == "whole image at original size, images above 8 pixels a side shrunk to that"
+    with pytest.raises(InputError, match="image0' is 12x9, but the model takes at most 8 pixels a side"):
+        build([*rows], max_side=8, inference=InferenceConfig(protocol="center_crop", window=4)).evaluate(Segmenter())
+    unchanged = build(rows, max_side=12, inference=InferenceConfig(protocol="center_crop", window=4)).evaluate(
+        Segmenter()
+    )
+    assert unchanged.images == len(rows)

@@ -104,6 +104,28 @@ def test_a_resizing_processor_still_gives_masks_of_the_image_s_size(tmp_path: Pa
         assert mask.size == (31, 17)
 
 
+def test_a_photo_above_the_models_longest_side_gets_a_mask_of_its_own_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(tmp_path / "in" / "photo.jpg", size=(400, 300), channel=2, exif=exif)
+    picture(tmp_path / "in" / "small.png", size=(31, 17), channel=1)
+    model, seen = Brightest(), []
+    model.register_forward_pre_hook(lambda _, arguments: seen.append(tuple(arguments[0].shape[-2:])))
+    processor = S4MIMImageProcessor(max_side=40, image_mean=[0, 0, 0], image_std=[1, 1, 1])
+    drawn = []
+    FolderPredictor(
+        model, processor, InferenceConfig(), tmp_path / "out", palette=PALETTE,
+        draw=lambda image, label: drawn.append((image.shape, label.shape)) or image,
+    ).predict(find_inputs([str(tmp_path / "in")], tmp_path / "out"))  # fmt: skip
+    assert seen == [(40, 30), (17, 31)]
+    assert drawn == [((400, 300, 3), (400, 300)), ((17, 31, 3), (17, 31))]
+    with Image.open(tmp_path / "out" / "masks" / "photo.png") as mask:
+        assert mask.size == (300, 400)
+        assert (np.asarray(mask) == 2).mean() > 0.99
+    with Image.open(tmp_path / "out" / "masks" / "small.png") as mask:
+        assert (np.asarray(mask) == 1).all()
+
+
 def test_a_second_run_predicts_what_is_missing(tmp_path: Path) -> None:
     for index in range(3):
         picture(tmp_path / "in" / f"{index}.png")

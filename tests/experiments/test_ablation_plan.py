@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from raw_trees import write_tree
 
-from s4mim_hf.data.plan import PrepareOptions
-from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.plan import AblationOptions, plan_ablation, settings_hash
 from s4mim_hf.experiments.rows import ROWS
@@ -41,7 +41,7 @@ def test_the_demo_has_every_row_on_scenes_of_each_seed() -> None:
 
 
 def test_raw_images_of_a_known_data_set(tmp_path: Path) -> None:
-    raw = write_tree(tmp_path / "raw")
+    raw = write_tree(tmp_path / "raw", classes=False)
     options: dict[str, Any] = {"recipe": "camvid", "source": raw, "labeled": ["1/8", "1/2"], "seeds": [5]}
     plan = plan_ablation(AblationOptions(rows=["base", "fully_supervised"], output=tmp_path / "out", **options))
     assert plan.source.description.startswith("camvid,")
@@ -57,8 +57,9 @@ def test_raw_images_of_a_known_data_set(tmp_path: Path) -> None:
 
 
 def test_a_prepared_folder_has_no_ceiling(tmp_path: Path) -> None:
-    options = PrepareOptions(write_tree(tmp_path / "raw"), tmp_path / "data", labeled="4", validation="2")
-    prepare_folder(options, lambda note: None)
+    raw = str(write_tree(tmp_path / "raw"))
+    options = PrepareOptions("folder", tmp_path / "data", raw, labeled="4", validation="2")
+    prepare(options, lambda note: None)
     given: dict[str, Any] = {"recipe": "custom", "overrides": [f"data.path={tmp_path / 'data'}"]}
     plan = plan_ablation(AblationOptions(**given))
     assert [row.name for row in plan.rows] == [name for name in ROWS if name != "fully_supervised"]

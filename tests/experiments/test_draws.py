@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from raw_trees import write_tree
 
-from s4mim_hf.data.plan import PrepareOptions
-from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.plan import RawData
+from s4mim_hf.data.prepare import prepare
 from s4mim_hf.data.prepared import load_prepared
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.draws import PreparedSource, RawSource, SyntheticSource, default_fraction, source_of
@@ -18,8 +19,8 @@ def raw_source(folder: Path, *labeled: str, **options: str) -> RawSource:
     raw = folder / "raw"
     if not raw.exists():
         write_tree(raw, masked=20)
-    prepare = PrepareOptions(source=raw, output=folder / "out", **options)  # type: ignore[arg-type]
-    return RawSource(prepare, labeled, folder / "out" / "data")
+    given = PrepareOptions("folder", folder / "out", str(raw), **options)  # type: ignore[arg-type]
+    return RawSource(given, labeled, folder / "out" / "data")
 
 
 def test_draws_are_prepared_once_nest_and_share_validation(tmp_path: Path) -> None:
@@ -65,8 +66,9 @@ def test_fractions_are_checked_before_anything_is_prepared(tmp_path: Path) -> No
 
 
 def test_images_without_masks_are_the_unlabelled_ones(tmp_path: Path) -> None:
-    assert default_fraction(write_tree(tmp_path / "whole", masked=4)) == "1/8"
-    assert default_fraction(write_tree(tmp_path / "part", masked=4, bare=2)) == "all"
+    for name, bare, expected in (("whole", 0, "1/8"), ("part", 2, "all")):
+        raw = write_tree(tmp_path / name, masked=4, bare=bare)
+        assert default_fraction(RawData(PrepareOptions("folder", tmp_path / "out", str(raw)))) == expected
     source = raw_source(tmp_path)
     assert (source.fractions, source.no_ceiling) == (("1/8",), None)
     only_all = raw_source(tmp_path, "all")
@@ -88,8 +90,8 @@ def test_synthetic_scenes_follow_the_run_s_seed_or_their_own() -> None:
 def test_a_prepared_folder_is_what_it_is(tmp_path: Path) -> None:
     write_tree(tmp_path / "raw", masked=10)
     for name, validation in (("data", "2"), ("bare", "none")):
-        options = PrepareOptions(tmp_path / "raw", tmp_path / name, labeled="3", validation=validation)
-        prepare_folder(options, lambda note: None)
+        options = PrepareOptions("folder", tmp_path / name, str(tmp_path / "raw"), labeled="3", validation=validation)
+        prepare(options, lambda note: None)
     source = source_of(str(tmp_path / "data"), None, [], tmp_path)
     assert isinstance(source, PreparedSource)
     assert source.fractions == ("3",)

@@ -131,3 +131,13 @@ def test_without_evaluation_nothing_is_claimed() -> None:
     scores = dict.fromkeys(("mean_iou", "mean_accuracy", "overall_accuracy"))
     empty = {**RESULTS, "scores": {**scores, "per_category_iou": [None] * 3, "per_category_accuracy": [None] * 3}}
     assert "model-index" not in str(card(results=empty))
+
+
+def test_a_streamed_pool_is_named_without_its_secrets() -> None:
+    shards = ["https://someone:hunter2@example.org/pool/a.tar?signature=abc", "hf://datasets/some/pool@v1/b-??.tar"]
+    config = {**CONFIG, "data": {"unlabeled": {"shards": [*shards, "/home/secret/c.tar"]}}}
+    text = card(run_config=config, unlabeled_count=0, unlabeled_pool="24 shards (1.2 GB)").text
+    assert "46 labelled images, and unlabelled ones streamed from 24 shards (1.2 GB), by the method" in text
+    assert "images without streamed from 24 shards (1.2 GB)." in text
+    shown = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["data"]["unlabeled"]["shards"]
+    assert shown == ["https://example.org/pool/a.tar", "hf://datasets/some/pool@v1/b-??.tar", "c.tar"]

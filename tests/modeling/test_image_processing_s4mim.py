@@ -9,8 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from transformers import pipeline
 
-from s4mim_hf.modeling import S4MIMImageProcessor
+from s4mim_hf.modeling import (
+    S4MIMConfig,
+    S4MIMForSemanticSegmentation,
+    S4MIMImageProcessor,
+    image_processing_s4mim,
+)
+from s4mim_hf.modeling.image_processing_s4mim import class_map
 
 MEAN = np.array([0.485, 0.456, 0.406])[:, None, None]
 STD = np.array([0.229, 0.224, 0.225])[:, None, None]
@@ -149,3 +156,58 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     processor = S4MIMImageProcessor(do_resize=True, size={"longest_edge": 64}, image_mean=[0.5, 0.5, 0.5], do_pad=False)
     processor.save_pretrained(tmp_path)
     assert S4MIMImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
+
+
+def test_larger_images_shrink_to_the_longest_side_with_their_maps(tmp_path):
+    S4MIMImageProcessor(max_side=16).save_pretrained(tmp_path)
+    processor = S4MIMImageProcessor.from_pretrained(tmp_path)
+    assert processor.max_side == 16
+    large, small = picture(20, 30), picture(16, 9)
+    labels = [
+        np.random.default_rng(0).choice([0, 3, 255], array.shape[:2]).astype(np.uint8) for array in (large, small)
+    ]
+    for given in (large, Image.fromarray(large), torch.from_numpy(np.moveaxis(large, -1, 0).copy())):
+        values = processor(given, return_tensors="np").pixel_values[0]
+        expected = Image.fromarray(large).resize((16, 11), Image.Resampling.LANCZOS)
+        np.testing.assert_allclose(values, normalised(np.asarray(expected)), atol=1e-5)
+    batch = processor([large, small], labels, return_tensors="pt")
+    assert batch.pixel_values.shape == (2, 3, 16, 16)
+    np.testing.assert_allclose(batch.pixel_values[1, :, :, :9].numpy(), normalised(small), atol=1e-5)
+    nearest = Image.fromarray(labels[0]).resize((16, 11), Image.Resampling.NEAREST)
+    assert np.array_equal(batch.labels[0, :11].numpy(), np.asarray(nearest))
+    assert np.array_equal(batch.labels[1, :, :9].numpy(), labels[1])
+    # For one call, and before any other resizing.
+    assert processor(large, max_side=30, return_tensors="np").pixel_values.shape == (1, 3, 20, 30)
+    twice = processor(large, do_resize=True, size={"height": 5, "width": 7}, do_normalize=False, return_tensors="np")
+    expected = np.asarray(expected.resize((7, 5), Image.Resampling.BILINEAR)) / 255
+    np.testing.assert_allclose(np.moveaxis(twice.pixel_values[0], 0, -1), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="max_side is 0"):
+        processor(large, max_side=0)
+
+
+def test_a_processor_without_a_longest_side_says_nothing_of_it(tmp_path):
+    S4MIMImageProcessor().save_pretrained(tmp_path)
+    assert "max_side" not in (tmp_path / "preprocessor_config.json").read_text()
+
+
+def test_class_maps_of_large_pictures_are_those_of_all_classes_at_once(monkeypatch):
+    logits = torch.randn(7, 9, 12)
+    whole = F.interpolate(logits[None], (40, 33), mode="bilinear", align_corners=False)[0].argmax(0)
+    for at_once in (2**26, 40 * 33 * 3, 1):
+        monkeypatch.setattr(image_processing_s4mim, "_SCORES_AT_ONCE", at_once)
+        assert torch.equal(class_map(logits, (40, 33)), whole)
+
+
+def test_the_pipeline_gives_masks_of_the_original_size():
+    torch.manual_seed(0)
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    config = S4MIMConfig(backbone_config=backbone, decoder_channels=8, low_level_channels=8, id2label={0: "a", 1: "b"})
+    model = S4MIMForSemanticSegmentation(config).eval()
+    shapes = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(kwargs["pixel_values"].shape), with_kwargs=True
+    )
+    segmenter = pipeline("image-segmentation", model=model, image_processor=S4MIMImageProcessor(max_side=64))
+    found = segmenter(Image.fromarray(picture(150, 200)), subtask="semantic")
+    assert {one["mask"].size for one in found} == {(200, 150)}
+    assert shapes == [(1, 3, 48, 64)]

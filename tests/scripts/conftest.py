@@ -65,10 +65,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
             label = rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
             encoded = None if split == "unlabeled" else _png(label)
-            rows[split].append(Row(f"{split}/{number}", _png(image), f"{number}.png", encoded))
+            pixels = None if split == "unlabeled" else tuple(int((label == value).sum()) for value in (0, 1, 2, 255))
+            rows[split].append(Row(f"{split}/{number}", _png(image), f"{number}.png", encoded, width, height, pixels))
     palette = ((0, 0, 255), (128, 128, 128), (0, 128, 0))
     description = Description("tiny", "Tiny", CLASSES, palette, 255, "whole image", "", {"source": "test"})
-    write_prepared(folder, description, {split: [row.id for row in given] for split, given in rows.items()}, rows)
+    ids = {split: [row.id for row in given] for split, given in rows.items()}
+    write_prepared(folder, description, ids, lambda split, index: rows[split][index], fingerprint="", say=print)
     return folder
 
 

@@ -11,8 +11,8 @@ import datasets
 import pytest
 from tiny_runs import TINY, write_raw
 
-from s4mim_hf.data.plan import PrepareOptions
-from s4mim_hf.data.prepare import prepare_folder
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare
 from s4mim_hf.engine.config_loading import save_run_config
 from s4mim_hf.experiments.plan import AblationOptions, plan_ablation
 
@@ -158,8 +158,8 @@ def test_every_row_is_checked_against_the_data_before_the_first_one_starts(
 ) -> None:
     source = write_raw(tmp_path / "raw", ids=8)
     for name, labeled in (("some", "2"), ("all", "all")):
-        options = PrepareOptions(source=source, output=tmp_path / name, labeled=labeled, validation="2")
-        prepare_folder(options, say=lambda note: None)
+        options = PrepareOptions("folder", tmp_path / name, str(source), labeled=labeled, validation="2")
+        prepare(options, say=lambda note: None)
     arguments = ["--output", str(tmp_path / "out"), *TINY]
     # Row supervised alone could be run both times.
     rows = ["--rows", "supervised,s4mim"]

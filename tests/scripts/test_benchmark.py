@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from PIL import Image
 from tiny_runs import TINY
 
 CallScript = Callable[[str, list[str]], int]
@@ -50,6 +51,23 @@ def test_step_takes_overrides_anywhere(
     assert content["settings"]["rounds"] == 1
 
 
+def test_loader_prints_what_was_wanted_beside_what_was_measured(
+    call_script: CallScript, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.effect_noise((90, 70), 60).convert("RGB").save(photos / "a.jpg")
+    arguments = ["loader", "--quick", "--images", str(photos), "--json", str(tmp_path / "loader.json")]
+    assert call_script("benchmark", arguments) == 0
+    printed = capsys.readouterr().out
+    assert "bare decoding" in printed
+    assert "wanted" in printed
+    content = json.loads((tmp_path / "loader.json").read_text())
+    assert content["settings"]["pictures"] == str(photos)
+    assert [case["goal"]["wanted"] for case in content["cases"]] == [3.0, 0.8]
+    assert {"machine", "threads", "commit"} <= content.keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -62,6 +80,9 @@ def test_step_takes_overrides_anywhere(
         (["reconstruction", "--json", "."], "--json . is a folder; name a file"),
         (["reconstruction", "--quick", "data.path=x"], "unrecognized arguments: data.path=x"),
         (["step", "--quik"], "unrecognized arguments: --quik"),
+        (["loader", "--images", "nowhere"], "--images nowhere: there is no such folder"),
+        (["loader", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
+        (["loader", "data.path=x"], "unrecognized arguments: data.path=x"),
         (["steps"], "invalid choice: 'steps'"),
     ],
 )

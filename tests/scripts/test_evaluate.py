@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from s4mim_hf import S4MIMImageProcessor
 from s4mim_hf.data.prepared import decode_image, decode_label, load_prepared
 from s4mim_hf.hub.load import load_model
 
@@ -63,6 +65,19 @@ def test_alone_it_agrees_with_a_metric_of_the_evaluate_library(
     assert found.returncode == 0, found.stderr
     assert "all five numbers agree" in found.stdout
     assert "sliding window 20, overlap 1/3, at original size" in found.stdout.replace("\n", " ")
+
+
+def test_images_above_the_models_longest_side_are_shrunk_and_the_table_says_so(
+    tiny_model: Path, tiny_data: Path, call_script: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    S4MIMImageProcessor.from_pretrained(model, max_side=40).save_pretrained(model)
+    arguments = [str(model), "--data", str(tiny_data), "--json", str(tmp_path / "s.json")]
+    assert call_script("evaluate", arguments) == 0  # type: ignore[operator]
+    scores = json.loads((tmp_path / "s.json").read_text())
+    np.testing.assert_array_equal(scores["confusion"], by_hand(model, tiny_data))
+    assert not np.array_equal(scores["confusion"], by_hand(tiny_model, tiny_data))
+    assert "images above 40 pixels a side shrunk to that" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from s4mim_hf import S4MIMImageProcessor
 
 
 def test_predicts_the_unlabelled_split_resumes_and_says_so(
@@ -39,6 +42,22 @@ def test_predicts_the_unlabelled_split_resumes_and_says_so(
     masks[1].unlink()
     assert call_script("predict", arguments) == 0  # type: ignore[operator]
     assert "1 predicted, 2 kept from before, 0 unreadable" in capsys.readouterr().out
+
+
+def test_a_photo_of_12_megapixels_is_predicted_at_what_the_model_remembers(
+    tiny_model: Path, call_script: object, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    processor = S4MIMImageProcessor.from_pretrained(model, max_side=96)
+    processor.save_pretrained(model)
+    ramp = np.linspace(0, 255, 4000, dtype=np.uint8)[None, :, None]
+    Image.fromarray(np.broadcast_to(ramp, (3000, 4000, 3))).save(tmp_path / "photo.jpg")
+    arguments = [str(model), str(tmp_path / "photo.jpg"), "--output", str(tmp_path / "out"), "--no-overlay"]
+    assert call_script("predict", arguments) == 0  # type: ignore[operator]
+    with Image.open(tmp_path / "out" / "masks" / "photo.png") as mask:
+        assert mask.size == (4000, 3000)
+    record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert record["protocol"] == "whole image at original size, images above 96 pixels a side shrunk to that"
 
 
 def test_unreadable_images_make_exit_2_after_the_others(

@@ -56,26 +56,26 @@ def progress(items: Collection[T], title: str) -> Iterable[T]:
 
 
 def measure_interleaved(
-    cases: Mapping[str, Callable[[], float]], rounds: int, warmup: int, title: str
-) -> dict[str, list[float]]:
+    cases: Mapping[str, Callable[[], T]], rounds: int, warmup: int, title: str
+) -> dict[str, list[T]]:
     """Call every case once a round, and return what it gave in each.
 
     The order is turned by one from round to round, so that none is always the first.
 
     Args:
-        cases: by name, a function that returns its own seconds.
+        cases: by name, a function that returns what it measured: its own seconds.
         rounds: how often each is measured.
         warmup: rounds before, whose numbers are dropped.
         title: of the bar.
     """
     names = list(cases)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[T]] = {name: [] for name in names}
     turns = [names[turn:] + names[:turn] for turn in (number % len(names) for number in range(warmup + rounds))]
     order = [(number, name) for number, turned in enumerate(turns) for name in turned]
     for number, name in progress(order, title):
-        seconds = cases[name]()
+        measured = cases[name]()
         if number >= warmup:
-            found[name].append(seconds)
+            found[name].append(measured)
     return found
 
 

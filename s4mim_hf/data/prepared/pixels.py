@@ -1,0 +1,48 @@
+"""From the bytes of a stored picture or label to pixels.
+
+Shapes: H, W are an image's height and width after its EXIF orientation is applied.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decode a picture to uint8 (H, W, 3) RGB in 0 .. 255, turned as its EXIF orientation says.
+
+    Grey and palette pictures become RGB, transparency is dropped, and 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        OSError: the bytes are no whole picture that Pillow can read.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(rgb_of(ImageOps.exif_transpose(image)))
+
+
+def rgb_of(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode as 8-bit RGB."""
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips at 255, which turns 16-bit grey into white.
+        grey = np.asarray(image).astype(np.int64)
+        deep = image.mode.startswith("I;16") or grey.max(initial=0) > 255
+        image = Image.fromarray((grey >> 8 if deep else grey).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def decode_label(data: bytes) -> np.ndarray:
+    """Decode a class map to uint8 (H, W): ids 0 .. K-1, and the ignore id.
+
+    Palette pictures give their ids, not their colours. EXIF orientation is not applied: prepared labels have none.
+
+    Raises:
+        OSError: the bytes are no whole picture that Pillow can read.
+        ValueError: the picture has no single integer channel.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(f"a prepared label is an 8-bit class map, but this one has mode {image.mode!r}")
+        return np.array(image)

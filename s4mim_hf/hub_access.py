@@ -1,0 +1,93 @@
+"""What goes wrong between this machine and the Hub, said in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from s4mim_hf.errors import InputError
+
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+@contextmanager
+def hub_errors(what: str, doing: str, *, kept: str = "", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn what `huggingface_hub` raises in the block into an `InputError`.
+
+    Args:
+        what: the repository in words, such as "the data set USER/NAME".
+        doing: what is being done with it, such as "download" or "push to".
+        kept: what the person still has, and how to go on with it; a clause that ends the sentence.
+        passing: errors that the caller knows what to do with.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    # Errors of the Hub's answers and of the connection are HTTPErrors or OSErrors; an upload in threads wraps them in
+    # RuntimeErrors, and the cache says that it has nothing where the Hub gave no answer.
+    except (HTTPError, OSError, HFValidationError, RuntimeError) as error:
+        reason, remedy = _explain(_root_of(error), what)
+        raise InputError(f"cannot {doing} {what}: {reason}; {remedy}{f'; {kept}' if kept else ''}") from None
+
+
+def _root_of(error: BaseException) -> BaseException:
+    wraps = isinstance(error, RuntimeError | LocalEntryNotFoundError)
+    return _root_of(error.__cause__) if wraps and error.__cause__ is not None else error
+
+
+def _explain(error: BaseException, what: str) -> tuple[str, str]:
+    """Return what is wrong, and what to do."""
+    if isinstance(error, HFValidationError):
+        return _first_line(error), "a repository is called USER/NAME"
+    if isinstance(error, OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, and it is not in the cache", "unset it, or name a folder"
+    if isinstance(error, GatedRepoError):
+        return "its owner lets in only those who asked", f"ask for access on {constants.ENDPOINT}, and {LOG_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        if huggingface_hub.get_token() is None:
+            return "there is none of that name, or it is private", f"check the name; for a private one {LOG_IN}"
+        return "there is none of that name that your token may see", "check the name and whose token it is"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision", "give a branch, a tag or a commit of it"
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(error, what)
+    if isinstance(error, LocalEntryNotFoundError):
+        return f"{constants.ENDPOINT} gives no answer, and it is not in the cache", "check the connection"
+    if isinstance(error, HTTPError):
+        return f"{constants.ENDPOINT} gives no answer ({_first_line(error)})", "check the connection"
+    return getattr(error, "strerror", None) or _first_line(error), "correct this and try again"
+
+
+def _explain_status(error: HfHubHTTPError, what: str) -> tuple[str, str]:
+    status = error.response.status_code
+    said = f" ({error.server_message})" if error.server_message else ""
+    if status == 401:
+        return f"the Hub does not accept the token{said}", LOG_IN
+    if status == 403:
+        return f"the token has no right to do this{said}", f"use one that may write to {what}, and {LOG_IN}"
+    if status in (409, 412):
+        return f"it was changed meanwhile, or exists already{said}", "look at it, then try again"
+    if status == 429:
+        wait = error.response.headers.get("Retry-After")
+        return f"the Hub takes no more requests for now{said}", f"try again {f'in {wait} s' if wait else 'later'}"
+    if status >= 500:
+        return f"the Hub failed with status {status}{said}", "try again later"
+    return f"the Hub answered with status {status}{said or f' ({_first_line(error)})'}", "correct this and try again"
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
