@@ -124,10 +124,9 @@ def drawn(
         parted = {image_id for image_id in unlabeled if groups.find(image_id) in of_drawn}
         unlabeled -= parted
         asked = amount.of(len(candidates))
-        notes.append(
-            f"{len(labeled)} images in {len(of_drawn)} of {len(set(names))} groups are labelled where {asked} are "
-            "asked for, because --group-by keeps groups whole"
-        )
+        counted = f"{len(labeled)} images in {len(of_drawn)} of {len(set(names))} groups are labelled"
+        reason = f" where {asked} are asked for, because --group-by keeps groups whole"
+        notes.append(counted if len(labeled) == asked else counted + reason)
         if parted:
             notes.append(f"{len(parted)} images without masks are of labelled groups, and are left out: {some(parted)}")
     return Labeled(labeled, unlabeled, notes, covered=True)
