@@ -97,7 +97,7 @@ def test_the_path_for_own_images(text: str, repository: Path, tmp_path: Path) ->
         if number < 6:
             Image.fromarray(label).save(tmp_path / "PHOTOS" / "masks" / f"{number}.png")
     Image.fromarray(image[:100]).save(tmp_path / "NEW_PHOTOS" / "new.jpg")
-    prepare, train, evaluate, predict = commands(block(text, "bash", "prepare_data.py folder"))
+    prepare, train, evaluate, predict = commands(block(text, "bash", "prepare_data.py folder --source PHOTOS"))
     printed = run([*prepare, "--classes", ",".join(CLASSES)], tmp_path, repository)
     assert "unlabeled" in printed
     # The pretrained weights are on the Hub; the same architecture at random stands in for them here.
