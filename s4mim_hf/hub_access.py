@@ -23,6 +23,10 @@ from s4mim_hf.errors import InputError
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
+class Unreachable(InputError):
+    """The Hub gives no answer, or must not be asked."""
+
+
 @contextmanager
 def hub_errors(what: str, doing: str, *, kept: str = "", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turn what `huggingface_hub` raises in the block into an `InputError`.
@@ -40,13 +44,22 @@ def hub_errors(what: str, doing: str, *, kept: str = "", passing: tuple[type[Exc
     # Errors of the Hub's answers and of the connection are HTTPErrors or OSErrors; an upload in threads wraps them in
     # RuntimeErrors, and the cache says that it has nothing where the Hub gave no answer.
     except (HTTPError, OSError, HFValidationError, RuntimeError) as error:
-        reason, remedy = _explain(_root_of(error), what)
-        raise InputError(f"cannot {doing} {what}: {reason}; {remedy}{f'; {kept}' if kept else ''}") from None
+        cause = root_of(error)
+        reason, remedy = _explain(cause, what)
+        raised = Unreachable if _is_unanswered(cause) else InputError
+        raise raised(f"cannot {doing} {what}: {reason}; {remedy}{f'; {kept}' if kept else ''}") from None
 
 
-def _root_of(error: BaseException) -> BaseException:
+def root_of(error: BaseException) -> BaseException:
+    """Return the error that an upload in threads, or the cache, has wrapped."""
     wraps = isinstance(error, RuntimeError | LocalEntryNotFoundError)
-    return _root_of(error.__cause__) if wraps and error.__cause__ is not None else error
+    return root_of(error.__cause__) if wraps and error.__cause__ is not None else error
+
+
+def _is_unanswered(error: BaseException) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        return False
+    return isinstance(error, HTTPError | OfflineModeIsEnabled | LocalEntryNotFoundError)
 
 
 def _explain(error: BaseException, what: str) -> tuple[str, str]:

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import json
 import re
+import socket
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from hub_cards import card_problems
 
 if TYPE_CHECKING:
     from hub_server import Account, HubServer, Repository
@@ -50,19 +53,23 @@ class HubAnswers(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if not self._chunked() else self._chunks()
         self.hub.requests.append(f"{self.command} {path}")
         fault = self.hub.fault_for(self.command, path)
-        if fault is not None and fault.status == 0:
-            self.close_connection = True
-            self.connection.close()
+        length = int(self.headers.get("Content-Length") or 0)
+        if fault is not None and fault.status == 0 and not fault.done:
+            self.rfile.read(length // 2)
+            self.hang_up()
             return
+        body = self._chunks() if self._chunked() else self.rfile.read(length)
         try:
-            if fault is not None:
+            if fault is not None and not fault.done:
                 raise Refused(fault.status, fault.message)
             for method, pattern, name in self.ROUTES:
                 found = re.fullmatch(pattern, path)
                 if found and method == self.command:
+                    if fault is not None:
+                        # What was asked is done, but its answer is lost.
+                        self.send = lambda *_: self.hang_up()  # type: ignore[method-assign]
                     with self.hub.lock:
                         getattr(self, name)(body, *found.groups())
                     return
@@ -72,6 +79,12 @@ class HubAnswers(BaseHTTPRequestHandler):
             headers |= {"X-Error-Code": refused.code} if refused.code else {}
             headers |= fault.headers if fault else {}
             self.send(refused.status, {"error": str(refused)}, headers)
+
+    def hang_up(self) -> None:
+        """Close the connection without an answer."""
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
@@ -138,10 +151,8 @@ class HubAnswers(BaseHTTPRequestHandler):
         self.send(200, {"type": "user", "name": account.name, "orgs": organizations, "auth": token})
 
     def validate_yaml(self, body: bytes) -> None:
-        content = json.loads(body)["content"]
-        sound = content.startswith("---\n") and "\n---\n" in content[4:]
-        errors = [] if sound else [{"message": "the card has no header"}]
-        self.send(200 if sound else 400, {"errors": errors, "warnings": []})
+        errors = [{"message": problem} for problem in card_problems(json.loads(body)["content"])]
+        self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def create_repo(self, body: bytes) -> None:
         asked = json.loads(body)
@@ -229,10 +240,12 @@ class HubAnswers(BaseHTTPRequestHandler):
     def commit(self, body: bytes, repo_type: str, repo_id: str, revision: str) -> None:
         repository = self.repository(repo_type, repo_id, write=True)
         head, before = self.state(repository, revision)
-        files, message = dict(before), ""
+        files, message, operations = dict(before), "", []
         for line in body.splitlines():
             part = json.loads(line)
             key, value = part["key"], part["value"]
+            if key != "header":
+                operations.append(("-" if key.startswith("deleted") else "+") + value["path"])
             if key == "header":
                 message = value["summary"]
                 if value.get("parentCommit") not in (None, head):
@@ -249,6 +262,7 @@ class HubAnswers(BaseHTTPRequestHandler):
             else:
                 raise Refused(400, f"{key} is not known here")
         sha = repository.add_commit(files, message)
+        repository.operations.append(operations)
         url = f"{self.hub.url}/{repo_type}s/{repo_id}/commit/{sha}"
         self.send(200, {"success": True, "commitUrl": url, "commitOid": sha, "hookOutput": ""})
 

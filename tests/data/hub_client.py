@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -79,8 +80,15 @@ def problems_of(path: str) -> list[str]:
     return list(check(path).problems)
 
 
+def hurry() -> None:
+    """Make every second that is waited for a hundredth of one, so that trying again takes no time."""
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(seconds / 100)
+
+
 def serve() -> None:
     """Answer requests until there are no more."""
+    hurry()
     answers = os.fdopen(os.dup(1), "w")
     # What the libraries print is not part of the answers.
     os.dup2(2, 1)

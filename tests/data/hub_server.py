@@ -41,6 +41,8 @@ class Repository:
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
     large: set[str] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
+    operations: list[list[str]] = field(default_factory=list)
+    """What each upload did, in its order: "+path" or "-path"."""
 
     def add_commit(self, files: dict[str, bytes], message: str) -> str:
         text = f"{len(self.commits)}{message}{sorted(files)}{[hashlib.sha256(files[path]).digest() for path in files]}"
@@ -56,7 +58,10 @@ class Repository:
 
 @dataclass
 class Fault:
-    """An answer in place of the right one; status 0 closes the connection without any."""
+    """An answer in place of the right one.
+
+    Status 0 closes the connection without any, in the middle of what is sent; `done` does first what was asked.
+    """
 
     method: str
     path: re.Pattern[str]
@@ -64,6 +69,7 @@ class Fault:
     left: int
     message: str
     headers: dict[str, str]
+    done: bool = False
 
 
 class HubServer:
@@ -113,10 +119,20 @@ class HubServer:
         """Return the files of the last commit."""
         return self.repositories[repo_type, repo_id].commits[-1][1]
 
-    def fail(self, method: str, path: str, status: int, *, times: int = 1, message: str = "", **headers: str) -> None:
+    def fail(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        times: int = 1,
+        message: str = "",
+        done: bool = False,
+        **headers: str,
+    ) -> None:
         """Answer the next `times` requests whose method and path (a regular expression) fit with an error."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.faults.append(Fault(method, re.compile(path), status, times, message, named))
+        self.faults.append(Fault(method, re.compile(path), status, times, message, named, done))
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         with self.lock:

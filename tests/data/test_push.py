@@ -151,7 +151,7 @@ def test_pushes_that_are_refused_before_anything_is_made(hub: HubServer, client:
     hub.create("dataset", "ann/empty", private=False)
     refused(client, "it exists and is public, but a private one", CHECK, "ann/empty", token="mine")
     assert client(CHECK, "ann/empty", private=False, token="mine") == "ann/empty"
-    refused(client, "cannot look for the data set ann/a b", CHECK, "ann/a b", token="mine")
+    refused(client, "cannot push to the data set ann/a b: Repo id must use", CHECK, "ann/a b", token="mine")
     assert not any(request.startswith(("POST", "PUT")) for request in hub.requests)
 
 
@@ -183,9 +183,17 @@ def test_uploads_that_fail_keep_the_folder_and_can_be_repeated(
 
 
 def test_a_hiccup_is_no_failure_and_nothing_is_sent_twice(hub: HubServer, client: HubClient, folder: Path) -> None:
-    hub.fail("POST", "/preupload/", 503)
+    hub.fail("GET", "whoami", 503)
+    hub.fail("POST", "/repos/create", 429, Retry_After="3")
+    hub.fail("PUT", "/lfs/", 0)
+    hub.fail("POST", "/commit/", 500)
     hub.fail("POST", "/commit/", 401)
     refused(client, "does not accept the token", PUSH, folder, "ann/scenes", say="print", token="mine")
     sent = [request for request in hub.requests if request.startswith("PUT")]
+    hub.fail("POST", "/commit/", 0)
+    # The commit is made, and its answer is lost: it is not made again.
+    hub.fail("POST", "/commit/", 0, done=True)
     push(client, folder, "ann/scenes")
     assert [request for request in hub.requests if request.startswith("PUT")] == sent
+    assert hub.repositories["dataset", "ann/scenes"].messages == ["initial commit", "Prepared with s4mim_hf"]
+    assert not any(fault.left for fault in hub.faults)
