@@ -1,9 +1,12 @@
-"""What goes wrong between this machine and the Hub, said in one sentence."""
+"""What goes wrong between this machine and the Hub: said in one sentence, or waited out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import huggingface_hub
 from huggingface_hub import constants
@@ -19,6 +22,15 @@ from huggingface_hub.errors import (
 )
 
 from s4mim_hf.errors import InputError
+
+Say = Callable[[str], None]
+Result = TypeVar("Result")
+
+# Seconds between one try and the next: for a look before anything has begun, and for an upload.
+LOOK_WAITS = (1.0, 2.0)
+UPLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
+# A Hub that asks for more is not waited for.
+LONGEST_WAIT = 300.0
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -44,16 +56,61 @@ def hub_errors(what: str, doing: str, *, kept: str = "", passing: tuple[type[Exc
     # Errors of the Hub's answers and of the connection are HTTPErrors or OSErrors; an upload in threads wraps them in
     # RuntimeErrors, and the cache says that it has nothing where the Hub gave no answer.
     except (HTTPError, OSError, HFValidationError, RuntimeError) as error:
-        cause = root_of(error)
+        cause = _root_of(error)
         reason, remedy = _explain(cause, what)
         raised = Unreachable if _is_unanswered(cause) else InputError
         raise raised(f"cannot {doing} {what}: {reason}; {remedy}{f'; {kept}' if kept else ''}") from None
 
 
-def root_of(error: BaseException) -> BaseException:
+def patiently(action: Callable[[], Result], waits: Sequence[float], say: Say) -> Result:
+    """Do something that the Hub takes part in, again after each hiccup, at most `len(waits)` times more.
+
+    Args:
+        action: raises what `huggingface_hub` raises; may be called again.
+        waits: seconds between one try and the next; where the Hub names a time, that long.
+        say: told about each hiccup.
+    """
+    for wait in waits:
+        try:
+            return action()
+        except (HTTPError, OSError, RuntimeError) as error:
+            cause = _root_of(error)
+            reason = _hiccup(cause)
+            seconds = max(wait, _asked_wait(cause))
+            if reason is None or seconds > LONGEST_WAIT:
+                raise
+        say(f"{reason}; trying again in {seconds:g} s")
+        time.sleep(seconds)
+    return action()
+
+
+def _hiccup(error: BaseException) -> str | None:
+    """Say what is wrong where it may be over soon; None for everything else."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status == 429:
+            return "the Hub takes no more requests for now"
+        return f"the Hub failed with status {status}" if status == 408 or status >= 500 else None
+    # What has no answer is a connection that was cut, timed out or never came about.
+    return f"the connection to {constants.ENDPOINT} failed" if isinstance(error, HTTPError) else None
+
+
+def _asked_wait(error: BaseException) -> float:
+    """Return the seconds that the Hub asks to wait; 0 where it asks for none."""
+    if not isinstance(error, HfHubHTTPError):
+        return 0.0
+    headers = error.response.headers
+    if (asked := headers.get("Retry-After", "").strip()).isdigit():
+        return float(asked)
+    # The Hub's own header: requests left and seconds until there are more, as in `"api";r=0;t=55`.
+    left = re.search(r"\br=0;t=(\d+)", headers.get("RateLimit", "").replace(" ", ""))
+    return float(left[1]) if left and error.response.status_code == 429 else 0.0
+
+
+def _root_of(error: BaseException) -> BaseException:
     """Return the error that an upload in threads, or the cache, has wrapped."""
     wraps = isinstance(error, RuntimeError | LocalEntryNotFoundError)
-    return root_of(error.__cause__) if wraps and error.__cause__ is not None else error
+    return _root_of(error.__cause__) if wraps and error.__cause__ is not None else error
 
 
 def _is_unanswered(error: BaseException) -> bool:

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import huggingface_hub
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelInfo, constants
+from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from s4mim_hf.errors import InputError
-from s4mim_hf.hub_access import LOG_IN, Unreachable, hub_errors, root_of
+from s4mim_hf.hub_access import LOG_IN, LOOK_WAITS, UPLOAD_WAITS, Say, Unreachable, hub_errors, patiently
 
 Kind = Literal["dataset", "model"]
-Result = TypeVar("Result")
-Say = Callable[[str], None]
-
-# Seconds between one try and the next: for a look before anything has begun, and for an upload.
-LOOK_WAITS = (1.0, 2.0)
-UPLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
-# A Hub that asks for more is not waited for.
-LONGEST_WAIT = 300.0
 
 _NOUNS: dict[Kind, str] = {"dataset": "data set", "model": "model"}
 # What the Hub itself puts into a new repository.
@@ -76,6 +66,11 @@ def silent(sentence: str) -> None:
     """Say nothing."""
 
 
+def has_token() -> bool:
+    """Whether this machine has a token of the Hub."""
+    return huggingface_hub.get_token() is not None
+
+
 def check_repo_id(repo_id: str, kind: Kind) -> None:
     """Refuse what cannot be a repository's id, without asking anybody.
 
@@ -107,7 +102,7 @@ def check_target(
     check_repo_id(repo_id, kind)
     if constants.HF_HUB_OFFLINE:
         raise Unreachable(f"cannot push to {repo_id}: HF_HUB_OFFLINE is set; unset it{ending}")
-    if huggingface_hub.get_token() is None:
+    if not has_token():
         raise InputError(f"cannot push to {repo_id}: there is no token of the Hub on this machine; {LOG_IN}{ending}")
     with hub_errors(f"the {_NOUNS[kind]} {repo_id}", "push to", kept=kept):
         account = patiently(HfApi().whoami, LOOK_WAITS, say)
@@ -166,56 +161,14 @@ def upload(
     target = _look_at(target, stale is not None, kept, say)
     added = {addition.path_in_repo for addition in additions}
     deleted = sorted(set(stale(target.files)) & target.files - added) if stale is not None else []
-    operations = [*(CommitOperationDelete(path, is_folder=False) for path in deleted), *additions]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationDelete(path, is_folder=False) for path in deleted),
+        *additions,
+    ]
     with hub_errors(target.words, "push to", kept=kept):
         commit = patiently(_Commit(api, target, operations, message), UPLOAD_WAITS, say)
     prefix = "" if target.kind == "model" else f"{target.kind}s/"
     return Upload(f"{constants.ENDPOINT}/{prefix}{target.repo_id}", commit, changed=commit != target.head)
-
-
-def patiently(action: Callable[[], Result], waits: Sequence[float], say: Say) -> Result:
-    """Do something that the Hub takes part in, again after each hiccup, at most `len(waits)` times more.
-
-    Args:
-        action: raises what `huggingface_hub` raises; may be called again.
-        waits: seconds between one try and the next; where the Hub names a time, that long.
-        say: told about each hiccup.
-    """
-    for wait in waits:
-        try:
-            return action()
-        except (HTTPError, OSError, RuntimeError) as error:
-            cause = root_of(error)
-            reason = _hiccup(cause)
-            seconds = max(wait, _asked_wait(cause))
-            if reason is None or seconds > LONGEST_WAIT:
-                raise
-        say(f"{reason}; trying again in {seconds:g} s")
-        time.sleep(seconds)
-    return action()
-
-
-def _hiccup(error: BaseException) -> str | None:
-    """Say what is wrong where it may be over soon; None for everything else."""
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status == 429:
-            return "the Hub takes no more requests for now"
-        return f"the Hub failed with status {status}" if status == 408 or status >= 500 else None
-    # What has no answer is a connection that was cut, timed out or never came about.
-    return f"the connection to {constants.ENDPOINT} failed" if isinstance(error, HTTPError) else None
-
-
-def _asked_wait(error: BaseException) -> float:
-    """Return the seconds that the Hub asks to wait; 0 where it asks for none."""
-    if not isinstance(error, HfHubHTTPError):
-        return 0.0
-    headers = error.response.headers
-    if (asked := headers.get("Retry-After", "").strip()).isdigit():
-        return float(asked)
-    # The Hub's own header: requests left and seconds until there are more, as in `"api";r=0;t=55`.
-    left = re.search(r"\br=0;t=(\d+)", headers.get("RateLimit", "").replace(" ", ""))
-    return float(left[1]) if left and error.response.status_code == 429 else 0.0
 
 
 class _Commit:
@@ -270,12 +223,13 @@ def _is_done(operation: CommitOperationAdd | CommitOperationDelete, there: RepoF
 
 
 def _look_at(target: Target, update: bool, kept: str, say: Say) -> Target:
-    """Return the target as it is now; refuse one with something in it, or that others could see against what is asked."""
+    """Return the target as it is now; refuse one that holds something, or is seen by others against what is asked."""
     noun = _NOUNS[target.kind]
     ending = f"; {kept}" if kept else ""
     try:
         with hub_errors(target.words, "look for", kept=kept, passing=(RepositoryNotFoundError,)):
-            info = patiently(lambda: HfApi().repo_info(target.repo_id, repo_type=target.kind), LOOK_WAITS, say)
+            ask = HfApi().model_info if target.kind == "model" else HfApi().dataset_info
+            info: ModelInfo | DatasetInfo = patiently(lambda: ask(target.repo_id), LOOK_WAITS, say)
     except RepositoryNotFoundError:
         return Target(target.repo_id, target.kind, target.private)
     files = frozenset(sibling.rfilename for sibling in info.siblings or []) - _FROM_THE_HUB

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 import operator
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +35,8 @@ def summary(run: Run) -> dict[str, Any]:
         train_seconds: see `TrainingClock`; summed over the parts of a resumed run.
         images_per_second: training images read, labelled and unlabelled, of all processes.
         peak_memory_bytes, memory_kind: see `peak_memory`; of the main process, and of a resumed run's last part.
+        device, processes: see `machine_name`, and how many trained together; of a resumed run's last part, as versions.
+        versions: see `versions`.
         commit: see `source_commit`; of a resumed run's last part.
         config_hash: see `config_hash`.
     """
@@ -67,6 +71,9 @@ def summary(run: Run) -> dict[str, Any]:
         "images_per_second": round(_images_per_step(run) * trainer.step / seconds, 3) if seconds > 0 else None,
         "peak_memory_bytes": memory,
         "memory_kind": memory_kind,
+        "device": machine_name(trainer.accelerator.device),
+        "processes": trainer.accelerator.num_processes,
+        "versions": versions(),
         "commit": source_commit(),
         "config_hash": config_hash(trainer.config),
     }
@@ -104,6 +111,34 @@ def peak_memory(device: torch.device) -> tuple[int | None, str]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     return (peak if sys.platform == "darwin" else peak * 1024), "process resident"
+
+
+def machine_name(device: torch.device) -> str:
+    """Return the name of the GPU, or of the processor with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass  # not Linux
+    place = "" if device.type == "cpu" else f" ({device.type})"
+    return f"{name}, {os.cpu_count()} cores{place}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run computes with, by name."""
+    names = ("s4mim-hf", "torch", "transformers", "accelerate", "datasets")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # this package, run from its source tree
+    return found
 
 
 def config_hash(config: RunConfig, without: Sequence[str] = ("output_dir",)) -> str:

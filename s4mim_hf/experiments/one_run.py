@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ import torch
 
 from s4mim_hf.engine.build import Run
 from s4mim_hf.engine.config_loading import load_run_config
+from s4mim_hf.engine.results import machine_name
 from s4mim_hf.engine.run import train
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.plan import settings_hash
@@ -55,22 +55,6 @@ def circumstances(run: Run, jobs: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "jobs": jobs,
     }
-
-
-def machine_name(device: torch.device) -> str:
-    """Return the name of the GPU, or of the processor with its number of cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass  # not Linux
-    place = "" if device.type == "cpu" else f" ({device.type})"
-    return f"{name}, {os.cpu_count()} cores{place}"
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,7 @@ from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.data.streaming import ShardPool
 from s4mim_hf.evaluation.evaluator import EvaluationResult
 from s4mim_hf.hub.card import render_card, save_card
+from s4mim_hf.hub.card_facts import write_facts
 from s4mim_hf.modeling.image_processing_s4mim import S4MIMImageProcessor
 from s4mim_hf.modeling.modeling_s4mim import S4MIMForSemanticSegmentation
 
@@ -48,7 +49,9 @@ class ModelExporter:
         shutil.rmtree(partial, ignore_errors=True)
         segmenter.save_pretrained(partial)
         self._processor.save_pretrained(partial)
-        save_card(self._card(step, result), partial)
+        facts = self._facts(step, result)
+        write_facts(facts, partial)
+        save_card(render_card(**facts, id2label=self._data.id2label), partial)
         replaced = self.folder.with_name(f".{self.folder.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         if self.folder.exists():
@@ -56,7 +59,7 @@ class ModelExporter:
         partial.rename(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def _card(self, step: int, result: EvaluationResult | None) -> Any:
+    def _facts(self, step: int, result: EvaluationResult | None) -> dict[str, Any]:
         results = None
         if result is not None:
             results = {
@@ -66,13 +69,12 @@ class ModelExporter:
                 "selection": "the best evaluation of the run on this same split; results.json has the last step",
                 "scores": result.scores.to_dict(),
             }
-        return render_card(
-            run_config=self._run_config,
-            results=results,
-            id2label=self._data.id2label,
-            data_name=self._data.name,
-            labeled_count=len(self._data.labeled),
-            unlabeled_count=0 if self._data.unlabeled is None else len(self._data.unlabeled),
-            unlabeled_pool=None if self._pool is None else str(self._pool),
-            method_name=self._run_config["method"]["name"],
-        )
+        return {
+            "run_config": self._run_config,
+            "results": results,
+            "data_name": self._data.name,
+            "labeled_count": len(self._data.labeled),
+            "unlabeled_count": 0 if self._data.unlabeled is None else len(self._data.unlabeled),
+            "unlabeled_pool": None if self._pool is None else str(self._pool),
+            "method_name": self._run_config["method"]["name"],
+        }

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from s4mim_hf.engine.results import source_commit
-from s4mim_hf.experiments.one_run import machine_name
+from s4mim_hf.engine.results import machine_name, source_commit
 
 T = TypeVar("T")
 

@@ -1,0 +1,79 @@
+"""What an ablation says of the row that a model is a run of, in Markdown for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s4mim_hf.errors import InputError
+from s4mim_hf.hub.card_facts import read_json
+from s4mim_hf.hub.card_text import table
+
+
+def ablation_row(path: Path, config_hash: str | None) -> str:
+    """Find the run of a configuration in an ablation's results.json, and return its row beside what it compares with.
+
+    Args:
+        path: the ablation's `results.json`.
+        config_hash: the run's, as its own `results.json` has it.
+
+    Raises:
+        InputError: the file is none of an ablation, or holds no such run.
+    """
+    results = read_json(path)
+    if not {"tables", "runs", "relative_to", "seeds", "steps"} <= set(results):
+        raise InputError(f"--ablation: {path} is no results.json of an ablation; give the one in the ablation's folder")
+    if config_hash is None:
+        raise InputError("--ablation needs a finished run of that ablation, with its results.json; give its folder")
+    run = next((run for run in results["runs"] if run["config_hash"] == config_hash), None)
+    if run is None:
+        raise InputError(
+            f"--ablation: {path} has no run of this configuration (hash {config_hash}); give the folder of one of its "
+            f"{len(results['runs'])} runs, or another file"
+        )
+    fraction = next(found for found in results["tables"] if found["fraction"] == run["fraction"])
+    return "\n\n".join([_introduction(results, run), _rows(results, fraction["rows"], run["row"]), _reading(results)])
+
+
+def _introduction(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    unfinished = "" if results["complete"] else " The ablation is not finished: numbers may still change."
+    labels = f" with {run['labeled']} labelled images" if run.get("labeled") is not None else ""
+    return (
+        f"This model is one run, with seed {run['seed']}, of the row `{run['row']}` of an ablation of the recipe "
+        f"`{results['recipe']}`{labels}: equal steps ({results['steps']}), labelled batches, backbone, augmentation "
+        f"and evaluation for all rows. mIoU in percent of the teacher at the last step; "
+        f"data: {results['evaluated_on']}; protocol: {results['protocol']}.{unfinished}"
+    )
+
+
+def _rows(results: Mapping[str, Any], rows: list[dict[str, Any]], own: str) -> str:
+    """Return the model's row, with those that it is read against: the floor, the reference, the ceiling."""
+    wanted = {own, results["relative_to"], "supervised", "fully_supervised"}
+    reference = results["relative_to"]
+    heading = ["row", "mIoU, last", *([f"difference to {reference}"] if reference else []), "runs"]
+    lines = []
+    for row in rows:
+        if row["row"] in wanted:
+            name = f"**{row['row']}**" if row["row"] == own else row["row"]
+            difference = [_spread(row["difference"], signed=True)] if reference else []
+            lines.append([name, _spread(row["last"]), *difference, str((row["last"] or {"n": 0})["n"])])
+    return table(heading, lines)
+
+
+def _spread(spread: Mapping[str, Any] | None, signed: bool = False) -> str:
+    if spread is None:
+        return "–"
+    mean = 100 * spread["mean"]
+    text = f"{mean:+z.1f}" if signed else f"{mean:.1f}"
+    return text if spread["std"] is None else f"{text} ± {100 * spread['std']:.1f}"
+
+
+def _reading(results: Mapping[str, Any]) -> str:
+    seeds = ", ".join(map(str, results["seeds"]))
+    if len(results["seeds"]) == 1:
+        return f"One run a row (seed {seeds}): that says little, because nothing here tells how far apart two runs are."
+    return (
+        f"Mean ± sample standard deviation over the seeds {seeds}, each with its labelled draw; differences are "
+        "paired by seed."
+    )
