@@ -47,6 +47,7 @@ class CardExtras:
         curves: path of a picture of the run's curves beside the card.
         ablation: Markdown about an ablation that the model is from.
         not_evaluated: why there are no results, where there are none.
+        unfinished: whether the run did not come to its end.
     """
 
     license: str = DEFAULT_LICENSE
@@ -57,6 +58,7 @@ class CardExtras:
     curves: str | None = None
     ablation: str | None = None
     not_evaluated: str = "no validation images were given"
+    unfinished: bool = False
 
 
 def render_card(
@@ -100,7 +102,8 @@ def render_card(
     title = "Semantic segmentation"
     title += f" of {data_name}" if data_name else f" of {len(id2label)} classes"
     title += f" by {method_name}" if method_name else ""
-    amounts = _amounts(labeled_count, unlabeled_count, unlabeled_pool)
+    uses_unlabeled = method_name != "supervised"
+    amounts = _amounts(labeled_count, unlabeled_count, unlabeled_pool, uses_unlabeled)
     backbone = _pretrained_backbone(config)
     return fill_template(
         _metadata(config, results, data_name, title, method_name, extras),
@@ -108,13 +111,13 @@ def render_card(
         title=title,
         summary=summary or _summary(config, id2label, data_name, amounts, method_name),
         model_id=model_id,
-        results=None if results is None else results_section(results, id2label, costs),
+        results=None if results is None else results_section(results, id2label, costs, extras.unfinished),
         not_evaluated=extras.not_evaluated,
         panel=None if extras.panel is None else {"path": extras.panel, "step": _step_of(extras.panel)},
         curves=extras.curves,
         ablation=extras.ablation,
         training_data=training_data(
-            data_name, labeled_count, unlabeled_count, unlabeled_pool, costs.get("split_hash")
+            data_name, labeled_count, unlabeled_count, unlabeled_pool, costs.get("split_hash"), uses_unlabeled
         ),
         budget=budget(costs),
         environment=environment(costs),
@@ -194,8 +197,10 @@ def _eval_results(results: Mapping[str, Any], data_name: str | None, extras: Car
     ]
 
 
-def _amounts(labeled: int | None, unlabeled: int | None, pool: str | None) -> str:
+def _amounts(labeled: int | None, unlabeled: int | None, pool: str | None, uses_unlabeled: bool) -> str:
     with_labels = "labelled" if labeled is None else f"{labeled} labelled"
+    if not uses_unlabeled:
+        return f"{with_labels} images alone"
     if pool is not None:
         return f"{with_labels} images, and unlabelled ones streamed from {pool},"
     return f"{with_labels} and {'unlabelled' if unlabeled is None else f'{unlabeled} unlabelled'} images"

@@ -33,7 +33,7 @@ def cell(text: str) -> str:
 
 
 def results_section(
-    results: Mapping[str, Any], id2label: Mapping[int, str], costs: Mapping[str, Any]
+    results: Mapping[str, Any], id2label: Mapping[int, str], costs: Mapping[str, Any], unfinished: bool
 ) -> dict[str, str | None]:
     """Return what the template shows of an evaluation: data, protocol, weights, means, classes, last."""
     scores = results["scores"]
@@ -46,7 +46,7 @@ def results_section(
         ),
         "means": table(("metric", "value"), [(name, percent(scores.get(key))) for key, name in METRICS.items()]),
         "classes": _class_table(scores, id2label),
-        "last": _last(results, costs),
+        "last": "The run that it is from did not come to its end." if unfinished else _last(results, costs),
     }
 
 
@@ -73,12 +73,19 @@ def _last(results: Mapping[str, Any], costs: Mapping[str, Any]) -> str | None:
 
 
 def training_data(
-    data_name: str | None, labeled: int | None, unlabeled: int | None, pool: str | None, split_hash: str | None
+    data_name: str | None,
+    labeled: int | None,
+    unlabeled: int | None,
+    pool: str | None,
+    split_hash: str | None,
+    uses_unlabeled: bool,
 ) -> str | None:
     """Say what was trained on, and which labels were used; None where nothing is known of it."""
     if data_name is None:
         return None
-    if pool is not None:
+    if not uses_unlabeled:
+        without = "and no other images"
+    elif pool is not None:
         without = f"images without streamed from {pool}"
     else:
         without = "others without" if unlabeled is None else f"{unlabeled} images without"
@@ -147,7 +154,7 @@ def limits(
     if labeled is not None:
         lines.append(f"Classes that are rare or absent in {labeled} label maps are learned badly or not at all.")
     note = CATALOG[data_name].note if data_name in CATALOG else None
-    terms = f" ({note})" if note else ""
+    terms = f" ({note.partition('. ')[0].rstrip('.')})" if note else ""
     pretrained = f" and of the pretrained backbone {backbone}" if backbone else ""
     lines.append(f"The licences of the images{terms}{pretrained} apply beside this model's own.")
     return _list(lines) or ""

@@ -184,7 +184,8 @@ def _card(
         curves = CURVES_FILE if (run.path / CURVES_FILE).is_file() else None
         extras = replace(extras, panel=run.panel, curves=curves)
         if not costs:
-            extras = replace(extras, not_evaluated="its run did not come to its end, and left no results")
+            why = "its run did not come to its end, and left no results"
+            extras = replace(extras, not_evaluated=why, unfinished=True)
             notes.append(f"{run.path} has no {RESULTS_FILE}: the run did not come to its end, and the card says so")
     if options.license is None:
         notes.append(
