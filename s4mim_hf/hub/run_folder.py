@@ -61,9 +61,9 @@ def read_run_folder(path: Path) -> RunFolder:
     results = read_json(path / RESULTS_FILE) if (path / RESULTS_FILE).is_file() else {}
     around = read_json(path / _CIRCUMSTANCES_FILE) if (path / _CIRCUMSTANCES_FILE).is_file() else {}
     # Runs of before were not asked for these.
-    if around.get("machine"):
+    if results and around.get("machine"):
         results.setdefault("device", around["machine"])
-    if around.get("torch"):
+    if results and around.get("torch"):
         results.setdefault("versions", {"torch": around["torch"]})
     facts = read_facts(path / MODEL) or _facts_of(config, results, around)
     numbered = {found: int(found[1]) for file in path.glob(f"{PANELS}/*.png") if (found := _step(file.name))}

@@ -218,7 +218,11 @@ class HubAnswers(BaseHTTPRequestHandler):
         modes = []
         for file in json.loads(body)["files"]:
             mode = "lfs" if file["path"].endswith(LARGE_SUFFIXES) or file["size"] > 10 * 2**20 else "regular"
-            present = git_hash(files[file["path"]]) if file["path"] in files else None
+            present = None
+            if file["path"] in files:
+                content = files[file["path"]]
+                is_large = file["path"] in repository.large
+                present = hashlib.sha256(content).hexdigest() if is_large else git_hash(content)
             modes.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": present})
         self.send(200, {"files": modes})
 

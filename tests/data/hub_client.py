@@ -80,10 +80,28 @@ def problems_of(path: str) -> list[str]:
     return list(check(path).problems)
 
 
+def published(source: Path, repo_id: str, **options: Any) -> dict[str, Any]:
+    """Publish a run or a model, and return what was made and what was said."""
+    from s4mim_hf.hub.publication import prepare_publication
+    from s4mim_hf.hub.publish import publish
+
+    said: list[str] = []
+    done = publish(prepare_publication(source, repo_id), repo_id, say=said.append, **options)
+    return {"url": done.url, "commit": done.commit, "changed": done.changed, "said": said}
+
+
+def rehearsed(source: Path, repo_id: str, **options: Any) -> list[str]:
+    """Rehearse the same, and return the notes."""
+    from s4mim_hf.hub.publication import prepare_publication
+    from s4mim_hf.hub.publish import rehearse
+
+    return rehearse(prepare_publication(source, repo_id), repo_id, **options)
+
+
 def hurry() -> None:
-    """Make every second that is waited for a hundredth of one, so that trying again takes no time."""
+    """Make every second that is waited for a thousandth of one, so that trying again takes no time."""
     sleep = time.sleep
-    time.sleep = lambda seconds: sleep(seconds / 100)
+    time.sleep = lambda seconds: sleep(seconds / 1000)
 
 
 def serve() -> None:
