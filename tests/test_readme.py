@@ -16,6 +16,8 @@ import numpy as np
 import pools
 import pytest
 import voc_trees
+from hub_client import hub_client
+from hub_server import Account, running_hub
 from PIL import Image
 
 from s4mim_hf.data.synthetic import CLASSES, render_scene
@@ -85,6 +87,26 @@ def test_the_demo_command_trains_and_the_snippet_loads_its_model(text: str, repo
         [sys.executable, "snippet.py"], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    publish_the_demo(text, repository, tmp_path)
+
+
+def publish_the_demo(text: str, repository: Path, folder: Path) -> None:
+    """Run the publishing commands against a small Hub of this machine."""
+    rehearse, publish = (command[1:] for command in commands(block(text, "bash", "scripts/publish.py")))
+    assert rehearse[0] == publish[0] == "scripts/publish.py"
+    with running_hub(mine=Account("USER")) as hub, hub_client(hub.environment(folder / "home")) as client:
+
+        def call(arguments: list[str]) -> str:
+            return str(client("hub_client:script", repository / arguments[0], folder, *arguments[1:], token="mine"))
+
+        assert "USER/NAME does not exist: it would be made, private" in call(rehearse)
+        assert not hub.repositories
+        assert f"published: {hub.url}/USER/NAME (commit " in call(publish)
+        made, files = hub.repositories["model", "USER/NAME"], hub.files("model", "USER/NAME")
+        assert made.private
+        assert made.operations[0][-1] == "+README.md"
+        assert files["model.safetensors"] == (folder / "runs/demo/model/model.safetensors").read_bytes()
+        assert b"license: mit" in files["README.md"]
 
 
 def test_the_path_for_own_images(text: str, repository: Path, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -96,6 +99,15 @@ def rehearsed(source: Path, repo_id: str, **options: Any) -> list[str]:
     from s4mim_hf.hub.publish import rehearse
 
     return rehearse(prepare_publication(source, repo_id), repo_id, **options)
+
+
+def script(path: Path, folder: Path, *arguments: str) -> str:
+    """Run a script in a folder, and return what it printed."""
+    printed = io.StringIO()
+    sys.argv = [str(path), *arguments]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        runpy.run_path(str(path), run_name="__main__")
+    return printed.getvalue()
 
 
 def hurry() -> None:

@@ -46,6 +46,9 @@ def test_the_file_holds_time_memory_source_and_every_evaluation(tiny_config: Con
     assert 50e6 < results["peak_memory_bytes"] < 1e12
     assert results["config_hash"] == config_hash(config)
     assert results["commit"] == source_commit()
+    assert results["device"].endswith(" cores")
+    assert results["processes"] == 1
+    assert results["versions"]["torch"] == torch.__version__
     assert [entry["step"] for entry in results["evaluation"]] == [2, 4]
     assert results["evaluation"][-1]["teacher"] == results["last_teacher"]["mean_iou"]
     assert results["evaluation"][-1]["student"] == results["last_student"]["mean_iou"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from publishable_runs import check_what_can_be_published
 from safetensors.torch import load_file
 from tiny_runs import prepare, write_raw
 from transformers import AutoImageProcessor
@@ -55,6 +56,7 @@ def test_a_run_leaves_what_it_promises(tiny_config: ConfigMaker) -> None:
     assert results["best_teacher"]["mean_iou"] == max(record["teacher_mean_iou"] for record in evaluations)
     assert "whole image" in results["protocol"]
     assert run.trainer.step == 4
+    check_what_can_be_published(folder, results)
 
 
 def test_the_shipped_model_has_no_training_heads_and_the_training_model_s_logits(tiny_config: ConfigMaker) -> None:

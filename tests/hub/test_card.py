@@ -1,16 +1,25 @@
-"""The model card: its metadata reads back, its numbers are those given, and it names no local path."""
+"""The model card: its metadata reads back, its numbers are those given, its example runs, it names no local path."""
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jinja2.meta
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import Image
+from published_runs import write_model
 
-from s4mim_hf.hub.card import render_card, save_card
+from s4mim_hf.hub.card import PARTS, CardExtras, render_card, save_card
+from s4mim_hf.hub.card_checks import card_problems
 
 CONFIG: dict[str, Any] = {
     "recipe": "/home/someone/secret/camvid.yaml",
@@ -69,6 +78,53 @@ def test_saved_card_reads_back_with_its_metadata(tmp_path: Path) -> None:
     assert values == {"mean_iou": 0.6123, "mean_accuracy": 0.7, "overall_accuracy": 0.9}
     assert all("whole image at original size" in result.metric_name for result in data.eval_results)
     assert {result.dataset_name for result in data.eval_results} == {"camvid, validation (101 images)"}
+
+
+def test_the_results_read_back_from_the_header_as_they_were_given() -> None:
+    made = card(extras=CardExtras(dataset_ids=("ann/streets",)))
+    header = yaml.safe_load(str(made).split("---\n")[1])
+    name, results = model_index_to_eval_results(header["model-index"])
+    assert name == "Semantic segmentation of camvid by s4mim"
+    assert results == made.data.eval_results
+    assert header["datasets"] == ["ann/streets"]
+    assert card_problems(made) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("license", "mine", "license is 'mine'"),
+        ("license", None, "license is missing"),
+        ("pipeline_tag", ["a"], "pipeline_tag is missing"),
+        ("tags", ["a", 3], "tags is no list of words"),
+        ("datasets", ["camvid set/x"], "'camvid set/x' is no id of the Hub"),
+        ("base_model", "resnet", "'resnet' is no id of the Hub"),
+    ],
+)
+def test_headers_that_the_hub_would_not_take(key: str, value: object, problem: str) -> None:
+    broken = card()
+    broken.data[key] = value
+    assert problem in "; ".join(card_problems(broken))
+
+
+def test_the_template_names_what_is_given_and_nothing_else() -> None:
+    template = (resources.files("s4mim_hf.hub") / "card_template.md").read_text(encoding="utf-8")
+    named = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(template))
+    assert named == {"card_data", *PARTS}
+
+
+def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    Image.new("RGB", (37, 29), (90, 120, 30)).save(tmp_path / "image.jpg")
+    example = card(model_id=str(model)).text.split("```python\n")[1].split("```")[0]
+    check = "\nassert label_map.shape == (29, 37)\nassert 's4mim_hf' not in __import__('sys').modules\n"
+    (tmp_path / "example.py").write_text(example + check)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(eval(done.stdout)) <= {"sky", "road", "tree"}
 
 
 def test_text_holds_counts_scores_and_every_class() -> None:
