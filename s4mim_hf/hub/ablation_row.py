@@ -32,8 +32,10 @@ def ablation_row(path: Path, config_hash: str | None) -> str:
             f"--ablation: {path} has no run of this configuration (hash {config_hash}); give the folder of one of its "
             f"{len(results['runs'])} runs, or another file"
         )
-    fraction = next(found for found in results["tables"] if found["fraction"] == run["fraction"])
-    return "\n\n".join([_introduction(results, run), _rows(results, fraction["rows"], run["row"]), _reading(results)])
+    tables = [found for found in results["tables"] if any(line["row"] == run["row"] for line in found["rows"])]
+    # The ceiling is in all of them, and of no fraction itself.
+    shown = next((found for found in tables if found["fraction"] == run["fraction"]), tables[0])
+    return "\n\n".join([_introduction(results, run), _rows(results, shown["rows"], run["row"]), _reading(results)])
 
 
 def _introduction(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Publication:
     Attributes:
         files: in the commit's order; the card is the last one.
         card: what the last file holds.
-        left_out: what lies beside the model and stays here.
+        left_out: what else lies there and stays here.
         notes: what a person should know before, in sentences.
     """
 
@@ -138,7 +138,15 @@ def prepare_publication(source: Path, model_id: str, options: CardOptions | None
     files.append(PublishedFile(CARD, str(card).encode()))
     for file in files:
         _check_secrets(file, source)
-    return Publication(tuple(files), card, model.left_out, tuple(notes))
+    return Publication(tuple(files), card, _left_out(model, run, files), tuple(notes))
+
+
+def _left_out(model: ModelFolder, run: RunFolder | None, files: Sequence[PublishedFile]) -> tuple[str, ...]:
+    if run is None:
+        return model.left_out
+    published = {MODEL, *(file.path.partition("/")[0] for file in files)}
+    beside = sorted(entry.name for entry in run.path.iterdir() if entry.name not in published)
+    return (*(f"{MODEL}/{name}" for name in model.left_out), *beside)
 
 
 def _model_files(model: ModelFolder) -> list[PublishedFile]:

@@ -56,6 +56,7 @@ def test_a_run_is_published_with_its_card_last_and_no_path_of_this_machine(saved
     config["backbone_config"]["_name_or_path"] = f"{SECRET}/resnet"
     assert config == json.loads((saved / "model" / "config.json").read_text())
     assert publication.size == sum(map(len, files.values()))
+    assert publication.left_out == ("checkpoints", "circumstances.json", "tensorboard")
 
 
 def test_the_card_tells_all_that_the_run_knows(saved: Path) -> None:
