@@ -87,7 +87,7 @@ class Task:
         image_mean: per channel, on the scale of [0, 1].
         image_std: likewise.
         feature_stride: pixels per position of the dense features z along an edge.
-        feature_channels: channels of the encoder's two features, stride 4 and last, which feature perturbation drops.
+        feature_channels: channels of each of the encoder's maps that the decoder takes, which feature noise drops.
     """
 
     num_labels: int
@@ -95,7 +95,7 @@ class Task:
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
     feature_stride: int
-    feature_channels: tuple[int, int]
+    feature_channels: tuple[int, ...]
 
 
 class Term(NamedTuple):

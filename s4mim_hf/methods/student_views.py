@@ -74,17 +74,16 @@ class Views:
         self.add("masked", pixel_values)
         self._masked = rows
 
-    def perturb(self, name: ViewName, low_level: Tensor, last: Tensor) -> None:
+    def perturb(self, name: ViewName, *factors: Tensor) -> None:
         """Let the student segment a view once more, from features whose channels are multiplied by these factors.
 
         Args:
             name: a view that was added before.
-            low_level: (B of the view, C_low).
-            last: (B of the view, C_last).
+            factors: for each of the encoder's maps, (B of the view, C of the map).
         """
         names = list(self._images)
         first_row = sum(len(self._images[earlier]) for earlier in names[: names.index(name)])
-        self._noise = FeatureNoise(first_row, low_level, last, "perturbed" in self._normalization.running_from)
+        self._noise = FeatureNoise(first_row, factors, "perturbed" in self._normalization.running_from)
 
     def groups(self) -> list[ViewGroup] | None:
         """Return the row groups that share statistics, None for plain BatchNorm over all rows.

@@ -20,6 +20,8 @@ _STANDARD_KEYS = {
     *("attn_implementation", "experts_implementation", "per_layer_config", "custom_pipelines", "quantization_config"),
 }
 _CHOICES: dict[str, tuple[Any, ...]] = {
+    "decode_head": ("deeplabv3plus", "dpt"),
+    "dpt_align_corners": (True, False),
     "output_stride": (None, 8, 16, 32),
     "mask_token": ("learned", "zero", "none"),
     "mim_features": ("decoder", "encoder"),
@@ -42,6 +44,9 @@ _SMALLEST_INTEGER = {
 }
 # FlexAttention's kernels take no narrower heads.
 FLEX_HEAD_CHANNELS = 16
+# Encoders whose layers all work at the stride of their patches, the plain vision transformers; others are pyramids.
+VISION_TRANSFORMERS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "clip_vision_model")
+DPT_LAYERS = 4
 
 
 class S4MIMConfig(PreTrainedConfig):
@@ -51,13 +56,24 @@ class S4MIMConfig(PreTrainedConfig):
 
     Args:
         backbone_config: The encoder, as a configuration or its dictionary with `model_type`; a ResNet-50 by default.
-            Of its features the one at stride 4 and the last are used.
+            Of a pyramid the features at stride 4 and the last are used, of a vision transformer those of four layers.
         output_stride: Pixels per position of the encoder's last features: 8, 16, 32, or None for the encoder's own.
-        decoder_channels: Channels of the ASPP's branches and of the decoder's features.
-        low_level_channels: Channels to which the stride-4 features are reduced.
-        aspp_rates: Dilations of the ASPP's 3x3 branches, each at least 1. None: 6, 12, 18, doubled at output stride 8.
+        decode_head: "deeplabv3plus" for pyramids, "dpt" for plain vision transformers (DINOv2, DINOv3, CLIP).
+        decoder_channels: Channels of the decoder's features, and of the ASPP's branches or of DPT's fusion.
+        low_level_channels: Channels to which the stride-4 features are reduced; for "deeplabv3plus".
+        aspp_rates: Dilations of the ASPP's 3x3 branches, each at least 1. None: 6, 12, 18, doubled at output stride 8;
+            for "deeplabv3plus".
         decoder_dropout: Probability of dropping a decoder feature before the classifier, 0 <= p < 1.
-        separable_convolutions: Depthwise-separable 3x3 convolutions in ASPP and decoder, as in the DeepLabV3+ paper.
+        separable_convolutions: Depthwise-separable 3x3 convolutions in ASPP and decoder, as in the DeepLabV3+ paper;
+            for "deeplabv3plus".
+        dpt_layers: Which four layers of the vision transformer "dpt" takes, counted from 1; the last of them is the
+            last there is. None: evenly spaced, which for 12 layers is 3, 6, 9, 12.
+        dpt_channels: Channels to which each of them is projected. None: an eighth, a quarter and a half of the
+            encoder's, and all.
+        dpt_align_corners: Whether "dpt" enlarges from corner to corner (the published code does) or by pixel areas.
+        position_embedding_offset: Of DINOv2 without registers: patches that are added to an image's number when the
+            position embeddings are resized to it, 0 <= offset < 1. 0 is transformers' way, 0.1 that of the original
+            code; images of the pretraining's own size see no difference.
         initializer_range: Standard deviation of the classifier's and projection's initial weights, above 0.
         semantic_loss_ignore_index: Label that enters no loss.
         palette: One (R, G, B) of 0..255 per class, for pictures; None where none is known.
@@ -89,11 +105,16 @@ class S4MIMConfig(PreTrainedConfig):
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     output_stride: int | None = None
+    decode_head: str = "deeplabv3plus"
     decoder_channels: int = 256
     low_level_channels: int = 48
     aspp_rates: list[int] | tuple[int, ...] | None = None
     decoder_dropout: float | int = 0.1
     separable_convolutions: bool = False
+    dpt_layers: list[int] | tuple[int, ...] | None = None
+    dpt_channels: list[int] | tuple[int, ...] | None = None
+    dpt_align_corners: bool = True
+    position_embedding_offset: float | int = 0.0
     initializer_range: float = 0.02
     semantic_loss_ignore_index: int = 255
     palette: list[Any] | tuple[Any, ...] | None = None
@@ -153,8 +174,34 @@ class S4MIMConfig(PreTrainedConfig):
             raise ValueError(f"S4MIMConfig.decoder_dropout is {self.decoder_dropout}; it must be at least 0, below 1")
         if not self.initializer_range > 0:
             raise ValueError(f"S4MIMConfig.initializer_range is {self.initializer_range}; it must be above 0")
+        self._check_head()
         self._check_attention()
         self._check_labels()
+
+    def _check_head(self) -> None:
+        encoder, model_type = self.backbone_config, self.backbone_config.model_type
+        is_transformer = model_type in VISION_TRANSFORMERS
+        if is_transformer != (self.decode_head == "dpt"):
+            kind = "plain vision transformer" if is_transformer else "pyramid"
+            fitting = "dpt" if is_transformer else "deeplabv3plus"
+            raise ValueError(
+                f"S4MIMConfig.decode_head is {self.decode_head!r}, but the backbone {model_type!r} is a {kind}; set "
+                f"decode_head to {fitting!r}, or choose another backbone"
+            )
+        offset = self.position_embedding_offset
+        if not 0 <= offset < 1 or (offset and model_type != "dinov2"):
+            raise ValueError(
+                f"S4MIMConfig.position_embedding_offset is {offset}; it must be at least 0 and below 1, and 0 for "
+                "another backbone than 'dinov2'"
+            )
+        for name in ("dpt_layers", "dpt_channels"):
+            values = getattr(self, name)
+            for value in values or ():
+                _check_integer(name, value, 1)
+            if values is not None and len(values) != DPT_LAYERS:
+                raise ValueError(f"S4MIMConfig.{name} is {list(values)}; give {DPT_LAYERS} numbers, or None")
+        if is_transformer:
+            _check_layers(self.dpt_layers, encoder.num_hidden_layers)
 
     def _check_attention(self) -> None:
         if self.mim_decoder_type != "attention":
@@ -193,8 +240,25 @@ def _check_integer(name: str, value: Any, smallest: int) -> None:
         raise ValueError(f"S4MIMConfig.{name} is {value!r}; it must be an integer of at least {smallest}")
 
 
+def _check_layers(layers: list[int] | tuple[int, ...] | None, depth: int) -> None:
+    if layers is None and depth < DPT_LAYERS:
+        raise ValueError(
+            f"S4MIMConfig.decode_head 'dpt' takes {DPT_LAYERS} layers, and the backbone has {depth}; use a deeper one"
+        )
+    if layers is not None and (sorted(set(layers)) != list(layers) or layers[-1] != depth):
+        raise ValueError(
+            f"S4MIMConfig.dpt_layers is {list(layers)}; the numbers must rise, up to the backbone's last layer {depth} "
+            "(layers behind the last one taken would never learn)"
+        )
+
+
+def even_layers(depth: int) -> list[int]:
+    """Return four layers of `depth` at even distances, counted from 1, of which the last is the last there is."""
+    return [depth * part // DPT_LAYERS for part in range(1, DPT_LAYERS + 1)]
+
+
 def _resolve_backbone(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
-    """Return the encoder's configuration, set to output its stride-4 and its last features."""
+    """Return the encoder's configuration, a pyramid's set to output its stride-4 and its last features."""
     if given is None:
         given = CONFIG_MAPPING["resnet"]()
     if isinstance(given, dict):
@@ -206,8 +270,10 @@ def _resolve_backbone(given: dict[str, Any] | PreTrainedConfig | None) -> PreTra
                 f"S4MIMConfig.backbone_config has the model_type {model_type!r}, unknown to transformers{hint}"
             )
         given = CONFIG_MAPPING[model_type].from_dict(given)
+    if given.model_type == "clip":
+        given = given.vision_config
     stages = getattr(given, "stage_names", None)
-    if stages and hasattr(given, "set_output_features_output_indices"):
+    if given.model_type not in VISION_TRANSFORMERS and stages and hasattr(given, "set_output_features_output_indices"):
         # stage_names[0] is the stem; the first stage of a pyramid works at stride 4, the last is the deepest.
         given.set_output_features_output_indices(out_features=[stages[1], stages[-1]], out_indices=None)
     return given

@@ -1,4 +1,4 @@
-"""DeepLabV3+: atrous spatial pyramid pooling, and a decoder with a skip from stride 4.
+"""Which decode head a configuration asks for, and DeepLabV3+: atrous spatial pyramid pooling, a skip from stride 4.
 
 After Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", arXiv
 1802.02611.
@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones import LOW_LEVEL_STRIDE
+from .backbones import LOW_LEVEL_STRIDE, Backbone
+from .configuration_s4mim import S4MIMConfig
+from .dpt_head import DPTHead
 from .normalization import check_statistics
 
 
@@ -98,6 +100,8 @@ class DeepLabV3PlusHead(nn.Module):
         num_labels: Number of classes K.
     """
 
+    feature_stride = LOW_LEVEL_STRIDE
+
     def __init__(
         self,
         in_channels: int,
@@ -133,6 +137,14 @@ class DeepLabV3PlusHead(nn.Module):
         """Classify the decoder's features: (B, channels, h4, w4) -> logits (B, K, h4, w4)."""
         return self.classifier(self.dropout(features))
 
+    def to_pixels(self, logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Enlarge logits (B, K, h4, w4) to the image's (height, width)."""
+        return upsample(logits, LOW_LEVEL_STRIDE, height, width)
+
+    def to_positions(self, features: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Return the decoder's features at `feature_stride`, which they have already."""
+        return features
+
 
 def upsample(features: torch.Tensor, scale: int, height: int, width: int) -> torch.Tensor:
     """Enlarge (B, C, h, w) bilinearly `scale` times and cut to (height, width).
@@ -143,3 +155,29 @@ def upsample(features: torch.Tensor, scale: int, height: int, width: int) -> tor
         size = (features.shape[-2] * scale, features.shape[-1] * scale)
         features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
     return features[..., :height, :width]
+
+
+def build_decode_head(config: S4MIMConfig, backbone: Backbone) -> DeepLabV3PlusHead | DPTHead:
+    """Build the head of `config.decode_head` on an encoder that it fits."""
+    if config.decode_head == "dpt":
+        assert backbone.patch_size is not None
+        return DPTHead(
+            backbone.map_channels,
+            patch_size=backbone.patch_size,
+            projected_channels=config.dpt_channels,
+            channels=config.decoder_channels,
+            dropout=config.decoder_dropout,
+            align_corners=config.dpt_align_corners,
+            num_labels=config.num_labels,
+        )
+    return DeepLabV3PlusHead(
+        backbone.channels,
+        backbone.low_level_channels,
+        output_stride=backbone.output_stride,
+        channels=config.decoder_channels,
+        low_level_channels=config.low_level_channels,
+        rates=config.aspp_rates,
+        dropout=config.decoder_dropout,
+        separable=config.separable_convolutions,
+        num_labels=config.num_labels,
+    )

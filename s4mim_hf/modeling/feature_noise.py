@@ -2,7 +2,7 @@
 
 UniMatch's feature perturbation (Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic
 Segmentation", arXiv 2208.09910). The noise is drawn by the caller, so that it does not depend on the device.
-Legend: B rows of a batch, B_f of them perturbed as well; C_low, C_last channels of the encoder's two features.
+Legend: B rows of a batch, B_f of them perturbed as well; C_i channels of the encoder's map i.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ class FeatureNoise(NamedTuple):
 
     Attributes:
         first_row: The first perturbed row of the batch.
-        low_level: Factors of the stride-4 features, (B_f, C_low): 0 for a dropped channel, 1 / (1 - p) for a kept one.
-        last: Likewise of the last features, (B_f, C_last).
+        factors: For every map that the decoder takes, (B_f, C_i): 0 for a dropped channel, 1 / (1 - p) for a kept one.
         update_running_stats: Whether the decoder's running statistics learn from the perturbed rows.
     """
 
     first_row: int
-    low_level: torch.Tensor
-    last: torch.Tensor
+    factors: tuple[torch.Tensor, ...]
     update_running_stats: bool
 
-    def perturb(self, low_level: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both features, (B, C, h, w) each, with the perturbed rows behind the clean ones: (B + B_f, C, h, w).
+    def perturb(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return the maps, (B, C_i, h_i, w_i) each, with the perturbed rows behind the clean ones: (B + B_f, ...).
 
         Raises:
-            ValueError: Rows or channels that the features do not have.
+            ValueError: Another number of maps, or rows or channels that they do not have.
         """
-        return self._append(low_level, self.low_level, "low_level"), self._append(last, self.last, "last")
+        if len(self.factors) != len(maps):
+            raise ValueError(f"feature_noise.factors are for {len(self.factors)} maps; the encoder gives {len(maps)}")
+        pairs = enumerate(zip(maps, self.factors, strict=True))
+        return tuple(self._append(features, factors, index) for index, (features, factors) in pairs)
 
-    def _append(self, features: torch.Tensor, factors: torch.Tensor, name: str) -> torch.Tensor:
+    def _append(self, features: torch.Tensor, factors: torch.Tensor, index: int) -> torch.Tensor:
         count = factors.shape[0]
         end = self.first_row + count
         if factors.ndim != 2 or factors.shape[1] != features.shape[1] or not 0 <= self.first_row < end <= len(features):
             raise ValueError(
-                f"feature_noise.{name} has the shape {tuple(factors.shape)} from row {self.first_row} on; the features "
-                f"have {len(features)} rows of {features.shape[1]} channels"
+                f"feature_noise.factors[{index}] has the shape {tuple(factors.shape)} from row {self.first_row} on; "
+                f"the features have {len(features)} rows of {features.shape[1]} channels"
             )
         factors = factors.to(features.device, features.dtype, non_blocking=True)
         return torch.cat([features, features[self.first_row : end] * factors[:, :, None, None]])
@@ -53,4 +54,4 @@ class FeatureNoise(NamedTuple):
         """Return the view groups of all rows of the decoder: the perturbed ones are a group of their own."""
         if view_groups is None:
             return None
-        return [*view_groups, ViewGroup(len(self.last), self.update_running_stats)]
+        return [*view_groups, ViewGroup(len(self.factors[-1]), self.update_running_stats)]

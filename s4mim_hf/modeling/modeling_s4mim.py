@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from .backbones import LOW_LEVEL_STRIDE, Backbone, load_backbone_config, load_backbone_weights
+from .backbone_weights import load_backbone_config, load_backbone_weights
+from .backbones import Backbone
 from .configuration_s4mim import S4MIMConfig
-from .decode_heads import DeepLabV3PlusHead, upsample
+from .decode_heads import build_decode_head
 from .feature_noise import FeatureNoise
 from .mim_decoders import build_mim_decoder
 from .mim_head import ChannelLayerNorm, ClassWiseDecoder
@@ -28,7 +29,7 @@ _INITIALIZED = "_is_hf_initialized"
 
 
 class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
-    """Encoder and DeepLabV3+ head.
+    """Encoder and decode head.
 
     Args:
         config: Its architecture; the fields of masked image modelling are not used here.
@@ -43,18 +44,10 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
     def __init__(self, config: S4MIMConfig) -> None:
         super().__init__(config)
         config.validate_values()
-        self.backbone = Backbone(config.backbone_config, config.output_stride)
-        self.decode_head = DeepLabV3PlusHead(
-            self.backbone.channels,
-            self.backbone.low_level_channels,
-            output_stride=self.backbone.output_stride,
-            channels=config.decoder_channels,
-            low_level_channels=config.low_level_channels,
-            rates=config.aspp_rates,
-            dropout=config.decoder_dropout,
-            separable=config.separable_convolutions,
-            num_labels=config.num_labels,
+        self.backbone = Backbone(
+            config.backbone_config, config.output_stride, config.dpt_layers, config.position_embedding_offset
         )
+        self.decode_head = build_decode_head(config, self.backbone)
         self.post_init()
 
     @classmethod
@@ -74,6 +67,12 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
         model = cls(S4MIMConfig(backbone_config=load_backbone_config(name), **config_fields))
         load_backbone_weights(model.backbone, name)
         return model
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels per position of z, the features of `mim_features`."""
+        decoder = self.config.mim_features == "decoder"
+        return self.decode_head.feature_stride if decoder else self.backbone.output_stride
 
     def segment(
         self,
@@ -99,16 +98,17 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
             )
         height, width = pixel_values.shape[-2:]
         with use_view_groups(self.backbone, view_groups):
-            low_level, last = self.backbone(pixel_values)
-        rows, encoder_features = len(last), last
+            maps: tuple[torch.Tensor, ...] = self.backbone(pixel_values)
+        rows, encoder_features = len(maps[-1]), maps[-1]
         if feature_noise is not None:
-            low_level, last = feature_noise.perturb(low_level, last)
+            maps = feature_noise.perturb(maps)
             view_groups = feature_noise.decoder_groups(view_groups)
         with use_view_groups(self.decode_head, view_groups):
-            features = self.decode_head.features(low_level, last)
-            logits = upsample(self.decode_head(features), LOW_LEVEL_STRIDE, height, width)
+            features = self.decode_head.features(*maps)
+            logits = self.decode_head.to_pixels(self.decode_head(features), height, width)
         perturbed = None if feature_noise is None else logits[rows:]
-        return SegmentationFeatures(logits[:rows], features[:rows], encoder_features, perturbed)
+        features = self.decode_head.to_positions(features[:rows], height, width)
+        return SegmentationFeatures(logits[:rows], features, encoder_features, perturbed)
 
     def forward(
         self,
@@ -211,7 +211,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
     @property
     def feature_stride(self) -> int:
         """Pixels per position of z."""
-        return LOW_LEVEL_STRIDE if self.config.mim_features == "decoder" else self.segmenter.backbone.output_stride
+        return self.segmenter.feature_stride
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_s4mim import CODE_OF_AUTO_CLASSES, S4MIMConfig
+from .dpt_head import DPTConvolution, DPTTransposedConvolution
 from .mim_head import ClassGatedConvolution, PointwiseLayer
 
 
@@ -23,7 +24,9 @@ class SegmentationFeatures(NamedTuple):
 
     Attributes:
         logits: (B, K, H, W).
-        decoder_features: Just before dropout and classifier, (B, decoder_channels, ceil(H/4), ceil(W/4)).
+        decoder_features: Those that are classified, (B, decoder_channels, ceil(H/q), ceil(W/q)) with q the head's
+            `feature_stride`: 4 of DeepLabV3+, where they stand just before dropout and classifier; half a patch of DPT,
+            whose finer ones are averaged.
         encoder_features: The encoder's last, (B, C, ceil(H/r), ceil(W/r)) with r the output stride.
         perturbed_logits: Of the rows whose features were perturbed as well, (B_f, K, H, W); None without feature noise.
     """
@@ -68,7 +71,9 @@ class S4MIMPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # nn.init, not in-place writes: transformers guards it, so that loaded weights are never initialised over.
         super()._init_weights(module)
-        if isinstance(module, nn.Conv2d) and module.bias is None:
+        if isinstance(module, DPTConvolution | DPTTransposedConvolution):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, ClassGatedConvolution | PointwiseLayer):
             # The features' scale is kept; the deviation of 0.02 that is usual for linear layers would shrink z away.

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoBackbone, MobileNetV2Model, ViTConfig
 
 from s4mim_hf.modeling import S4MIMConfig
-from s4mim_hf.modeling.backbones import Backbone, load_backbone_config, load_backbone_weights
+from s4mim_hf.modeling.backbone_weights import load_backbone_config, load_backbone_weights
+from s4mim_hf.modeling.backbones import Backbone
 
 
 def build(name: str, output_stride: int | None) -> Backbone:

@@ -41,10 +41,8 @@ def images(rows: int, seed: int = 0) -> Tensor:
 
 def noise(first_row: int, rows: int, updates: bool = False, dropout: float = 0.5, seed: int = 1) -> FeatureNoise:
     draws = torch.Generator().manual_seed(seed)
-    low_level, last = (
-        (torch.rand(rows, channels, generator=draws) >= dropout) / (1 - dropout) for channels in (C_LOW, C_LAST)
-    )
-    return FeatureNoise(first_row, low_level, last, updates)
+    factors = ((torch.rand(rows, channels, generator=draws) >= dropout) / (1 - dropout) for channels in (C_LOW, C_LAST))
+    return FeatureNoise(first_row, tuple(factors), updates)
 
 
 def statistics(model: torch.nn.Module, part: str) -> dict[str, Tensor]:
@@ -54,7 +52,7 @@ def statistics(model: torch.nn.Module, part: str) -> dict[str, Tensor]:
 def test_perturbed_rows_stand_behind_the_clean_ones_with_their_factors() -> None:
     low_level, last = torch.randn(4, C_LOW, 8, 12), torch.randn(4, C_LAST, 2, 3)
     drawn = noise(first_row=1, rows=2)
-    for clean, found, factors in zip((low_level, last), drawn.perturb(low_level, last), drawn[1:3], strict=True):
+    for clean, found, factors in zip((low_level, last), drawn.perturb((low_level, last)), drawn.factors, strict=True):
         assert torch.equal(found[:4], clean)
         for row in range(2):
             for channel, factor in enumerate(factors[row].tolist()):
@@ -68,7 +66,7 @@ def test_perturbed_logits_are_the_decoder_s_answer_to_perturbed_features(build: 
         output = model(pixel_values, feature_noise=drawn)
         low_level, last = model.segmenter.backbone(pixel_values[1:3])
         head = model.segmenter.decode_head
-        low_level, last = low_level * drawn.low_level[:, :, None, None], last * drawn.last[:, :, None, None]
+        low_level, last = low_level * drawn.factors[0][:, :, None, None], last * drawn.factors[1][:, :, None, None]
         coarse = head(head.features(low_level, last))
         expected = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
     assert output.perturbed_logits.shape == (2, 5, 32, 48)
@@ -83,7 +81,7 @@ def test_dropped_channels_contribute_exactly_nothing(build: Builder) -> None:
         # Far-away values wherever a channel is dropped.
         return tuple(
             feature + 100 * (factors == 0)[:, :, None, None]
-            for feature, factors in zip(features, drawn[1:3], strict=True)
+            for feature, factors in zip(features, drawn.factors, strict=True)
         )
 
     with torch.no_grad():
@@ -132,8 +130,8 @@ def test_without_groups_perturbed_rows_share_the_decoder_s_statistics(build: Bui
     head = model.segmenter.decode_head
     coarse = head(
         head.features(
-            torch.cat([low_level, low_level[2:] * drawn.low_level[:, :, None, None]]),
-            torch.cat([last, last[2:] * drawn.last[:, :, None, None]]),
+            torch.cat([low_level, low_level[2:] * drawn.factors[0][:, :, None, None]]),
+            torch.cat([last, last[2:] * drawn.factors[1][:, :, None, None]]),
         )
     )
     expected = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
@@ -156,7 +154,7 @@ def test_the_encoder_runs_once_and_gets_both_gradients(build: Builder) -> None:
     model.zero_grad()
     head = model.segmenter.decode_head
     low_level, last = model.segmenter.backbone(pixel_values[1:])
-    low_level, last = low_level * drawn.low_level[:, :, None, None], last * drawn.last[:, :, None, None]
+    low_level, last = low_level * drawn.factors[0][:, :, None, None], last * drawn.factors[1][:, :, None, None]
     coarse = head(head.features(low_level, last))
     perturbed = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
     (model(pixel_values).logits.square().mean() + perturbed.square().mean()).backward()
@@ -176,10 +174,11 @@ def test_masked_rows_stay_the_last_of_the_clean_ones(build: Builder) -> None:
 @pytest.mark.parametrize(
     ("drawn", "sentence"),
     [
-        (noise(2, 2), r"low_level has the shape \(2, 8\) from row 2 on; the features have 3 rows of 8 channels"),
+        (noise(2, 2), r"factors\[0\] has the shape \(2, 8\) from row 2 on; the features have 3 rows of 8 channels"),
         (noise(-1, 2), "from row -1 on"),
-        (FeatureNoise(0, torch.ones(2, C_LOW), torch.ones(2, 7), False), r"last has the shape \(2, 7\)"),
-        (FeatureNoise(0, torch.ones(2, C_LOW, 1, 1), torch.ones(2, C_LAST), False), "low_level has the shape"),
+        (FeatureNoise(0, (torch.ones(2, C_LOW), torch.ones(2, 7)), False), r"factors\[1\] has the shape \(2, 7\)"),
+        (FeatureNoise(0, (torch.ones(2, C_LOW, 1, 1), torch.ones(2, C_LAST)), False), r"factors\[0\] has the shape"),
+        (FeatureNoise(0, (torch.ones(2, C_LOW),), False), "for 1 maps; the encoder gives 2"),
     ],
 )
 def test_noise_that_does_not_fit_is_refused(build: Builder, drawn: FeatureNoise, sentence: str) -> None:
