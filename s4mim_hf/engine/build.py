@@ -23,8 +23,10 @@ from s4mim_hf.engine.build_model import (
     Triple,
     add_training_heads,
     build_segmenter,
+    check_crop,
     check_segmenter,
     decoder_reach,
+    freeze_backbone,
     image_statistics,
     set_up_normalization,
 )
@@ -100,7 +102,7 @@ def build_method_for(
     data: PreparedData,
     statistics: tuple[Triple, Triple],
     stride: int,
-    feature_channels: tuple[int, int],
+    feature_channels: tuple[int, ...],
 ) -> Method:
     """Build the method and check it against the data and the model: z's stride, the encoder's channels."""
     task = Task(
@@ -118,11 +120,12 @@ def build_method_for(
 
 
 def _check_batch_sizes(config: RunConfig, method: Method) -> None:
-    """Refuse batches of which BatchNorm cannot take statistics: the head pools an image to a single value."""
+    """Refuse batches of which BatchNorm cannot take statistics: DeepLabV3+ pools an image to a single value."""
     sizes = {"data.labeled_batch_size": config.data.labeled_batch_size}
     if method.needs_unlabeled:
         sizes["data.unlabeled_batch_size"] = config.data.unlabeled_batch_size
-    if config.method.normalization.statistics == "together" and len(sizes) > 1:
+    together = config.method.normalization.statistics == "together" and len(sizes) > 1
+    if together or config.model.decode_head == "dpt":
         _check_partners(config, method)
         return
     for key, size in sizes.items():
@@ -153,11 +156,12 @@ def build_network(config: RunConfig, data: PreparedData) -> Network:
     segmenter = build_segmenter(config.model, data, config.seed)
     check_segmenter(segmenter)
     statistics = image_statistics(config, segmenter.backbone.model_type)
-    stride = 4 if config.model.mim_features == "decoder" else segmenter.backbone.output_stride
-    feature_channels = (segmenter.backbone.low_level_channels, segmenter.backbone.channels)
-    method = build_method_for(config, data, statistics, stride, feature_channels)
+    check_crop(config, segmenter.backbone.patch_size)
+    backbone = segmenter.backbone
+    method = build_method_for(config, data, statistics, segmenter.feature_stride, backbone.map_channels)
     model = add_training_heads(segmenter, config.model, method)
     set_up_normalization(model, config)
+    freeze_backbone(model, config.model)
     return Network(model, method, statistics)
 
 

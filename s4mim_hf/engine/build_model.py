@@ -15,6 +15,7 @@ from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.run_config import ModelConfig, RunConfig
 from s4mim_hf.errors import InputError, nearest
 from s4mim_hf.methods import Method
+from s4mim_hf.methods.base import ModelRequirements
 from s4mim_hf.modeling import (
     S4MIMConfig,
     S4MIMForSemanticSegmentation,
@@ -22,12 +23,18 @@ from s4mim_hf.modeling import (
     convert_batch_norm,
     freeze_batch_norm,
 )
+from s4mim_hf.modeling.backbone_weights import load_backbone_config
+from s4mim_hf.modeling.backbones import LOW_LEVEL_STRIDE, NATIVE_STRIDE
+from s4mim_hf.modeling.encoders import square_patch_size
 from s4mim_hf.randomness import derive_seed
 
 Triple = tuple[float, float, float]
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # What a family's published ImageNet weights were trained with, where it is not the usual one.
-STATISTICS_BY_FAMILY: dict[str, tuple[Triple, Triple]] = {"mobilenet_v2": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
+STATISTICS_BY_FAMILY: dict[str, tuple[Triple, Triple]] = {
+    "clip_vision_model": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "mobilenet_v2": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 
 # What torch, transformers and huggingface_hub raise for an architecture that cannot be built.
@@ -65,11 +72,16 @@ def build_segmenter(config: ModelConfig, data: PreparedData, seed: int) -> S4MIM
     torch.manual_seed(derive_seed(seed, "initial-weights"))
     fields = {
         "output_stride": config.output_stride,
+        "decode_head": config.decode_head,
         "decoder_channels": config.decoder_channels,
         "low_level_channels": config.low_level_channels,
         "aspp_rates": None if config.aspp_rates is None else list(config.aspp_rates),
         "decoder_dropout": config.decoder_dropout,
         "separable_convolutions": config.separable_convolutions,
+        "dpt_layers": None if config.dpt_layers is None else list(config.dpt_layers),
+        "dpt_channels": None if config.dpt_channels is None else list(config.dpt_channels),
+        "dpt_align_corners": config.dpt_align_corners,
+        "position_embedding_offset": config.position_embedding_offset,
         "mim_features": config.mim_features,
         "id2label": data.id2label,
         "label2id": {name: class_id for class_id, name in data.id2label.items()},
@@ -120,6 +132,44 @@ def check_segmenter(segmenter: S4MIMForSemanticSegmentation) -> None:
     segmenter.train()
 
 
+def planned_strides(config: ModelConfig) -> tuple[int, int | None]:
+    """Return what z's stride and the backbone's patch size (None: it has none) will be, before anything is built.
+
+    Raises:
+        InputError: the backbone cannot be had, or does not fit the decode head.
+    """
+    if config.decode_head == "deeplabv3plus":
+        return (LOW_LEVEL_STRIDE if config.mim_features == "decoder" else config.output_stride or NATIVE_STRIDE), None
+    key = "model.backbone_config" if config.backbone is None else f"model.backbone={config.backbone}"
+    with _explained(key):
+        given = config.backbone_config if config.backbone is None else load_backbone_config(config.backbone)
+        resolved = S4MIMConfig(backbone_config=given, decode_head=config.decode_head).backbone_config
+        patch_size = square_patch_size(resolved)
+    return (patch_size // 2 if config.mim_features == "decoder" else patch_size), patch_size
+
+
+def check_crop(config: RunConfig, patch_size: int | None) -> None:
+    """Refuse crops that are no whole number of a vision transformer's patches: their last patches would be half empty.
+
+    Args:
+        config: the run's.
+        patch_size: side of a patch in pixels; None: the backbone has none.
+
+    Raises:
+        InputError: naming the nearest sizes that fit.
+    """
+    crop = config.data.views.crop_size
+    if patch_size is None or crop % patch_size == 0:
+        return
+    below, above = crop // patch_size * patch_size, (crop // patch_size + 1) * patch_size
+    # The nearer one first.
+    fitting = [size for size in sorted((below, above), key=lambda size: abs(size - crop)) if size]
+    raise InputError(
+        f"data.views.crop_size is {crop}, not a multiple of the backbone's patch of {patch_size} pixels; use "
+        f"{' or '.join(map(str, fitting))}"
+    )
+
+
 def decoder_reach(config: ModelConfig, feature_stride: int) -> int | None:
     """Return how many pixels the reconstruction decoder would see to each side of a position; None: its whole class.
 
@@ -148,6 +198,8 @@ def add_training_heads(
         raise InputError(
             "model.mim_attention is flex, which learns on CUDA only, and no such device is found; use auto or sdpa"
         )
+    if config.freeze_backbone:
+        _check_frozen(config, needs)
     architecture = segmenter.config.to_dict() | {
         "mask_token": config.mask_token if needs.mask_token else "none",
         "mim_decoder": needs.mim_decoder,
@@ -166,6 +218,20 @@ def add_training_heads(
         return S4MIMForSemiSupervisedSegmentation.from_segmenter(segmenter, S4MIMConfig.from_dict(architecture))
 
 
+def _check_frozen(config: ModelConfig, needs: ModelRequirements) -> None:
+    """Refuse what could only learn through a backbone that is frozen."""
+    if needs.mask_token and config.mask_token == "learned":
+        raise InputError(
+            "model.freeze_backbone is true, so model.mask_token=learned would never get a gradient; use "
+            "model.mask_token=zero"
+        )
+    if needs.mim_features and config.mim_features == "encoder":
+        raise InputError(
+            "model.freeze_backbone is true, so the terms on z would teach the model nothing with "
+            "model.mim_features=encoder; use decoder"
+        )
+
+
 def set_up_normalization(model: S4MIMForSemiSupervisedSegmentation, config: RunConfig) -> None:
     """Make BatchNorm know view groups, freeze the backbone's or share it between processes, as the config says."""
     if config.model.sync_batch_norm and not torch.cuda.is_available():
@@ -177,3 +243,9 @@ def set_up_normalization(model: S4MIMForSemiSupervisedSegmentation, config: RunC
             module.momentum = momentum
     if config.method.normalization.statistics == "frozen_backbone":
         freeze_batch_norm(model.segmenter.backbone)
+
+
+def freeze_backbone(model: S4MIMForSemiSupervisedSegmentation, config: ModelConfig) -> None:
+    """Take the backbone out of the training where the config says so, after its layers were last replaced."""
+    if config.freeze_backbone:
+        model.segmenter.backbone.freeze()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
+from s4mim_hf.errors import InputError
+from s4mim_hf.modeling.encoder_layers import layer_numbers
+
 if TYPE_CHECKING:
     from s4mim_hf.engine.run_config import OptimConfig
 
-UNDECAYED_NAMES = ("bias", "token", "position_embeddings")
-"""A parameter whose own name holds one of these is not decayed, whatever its shape (the mask token, Swin's tables)."""
+UNDECAYED_NAMES = ("bias", "token", "position_embedding")
+"""A parameter whose name ends in one of these is not decayed, whatever its shape (the mask token, Swin's tables)."""
+
+_NO_LAYER = -1
 
 
 def scaled_learning_rate(config: OptimConfig, effective_batch: int) -> float:
@@ -27,7 +32,9 @@ def scaled_learning_rate(config: OptimConfig, effective_batch: int) -> float:
 def build_optimizer(model: nn.Module, config: OptimConfig, effective_batch: int) -> torch.optim.Optimizer:
     """Build the optimizer of the training model, before it is wrapped for distribution.
 
-    Up to four groups: backbone or rest, with weight decay or without. Not decayed are parameters of one dimension
+    Up to four groups: backbone or rest, with weight decay or without; with `config.layer_decay` d, two for each layer
+    of the backbone instead of two for all of it, whose rates are multiplied by d^(N + 1 - n) for layer n of N (0: the
+    embeddings or the stem, N + 1: what stands behind the last layer). Not decayed are parameters of one dimension
     (biases and the weights of normalisation layers) and those named in `UNDECAYED_NAMES`, the mask token among them:
     decay pulls towards zero, which for these is not a simpler function. Frozen parameters are left out, and so are
     empty groups.
@@ -40,6 +47,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig, effective_batch: int)
     Returns:
         The optimizer. Each group holds its `name` and its `base_learning_rate`, which `PolynomialSchedule.apply`
         scales.
+
+    Raises:
+        InputError: layers of the backbone are asked for that are not known.
     """
     learning_rate = scaled_learning_rate(config, effective_batch)
     groups = _parameter_groups(model, config, learning_rate)
@@ -48,31 +58,62 @@ def build_optimizer(model: nn.Module, config: OptimConfig, effective_batch: int)
     return torch.optim.AdamW(groups, lr=learning_rate)
 
 
+class _Place(NamedTuple):
+    """Which group a parameter is in, sorted from the output to the input."""
+
+    in_backbone: bool
+    layer: int
+    is_decayed: bool
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        part = "backbone" if self.in_backbone else "rest"
+        layer = "" if self.layer == _NO_LAYER else f" layer {self.layer}"
+        return part + layer + ("" if self.is_decayed else " without decay")
+
+
 def _parameter_groups(model: nn.Module, config: OptimConfig, learning_rate: float) -> list[dict[str, Any]]:
-    in_backbone = {id(parameter) for parameter in model.segmenter.backbone.parameters()}  # type: ignore[union-attr]
-    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    backbone: Any = model.segmenter.backbone  # type: ignore[union-attr]
+    layers, count = _layers_of(backbone, config)
+    members: dict[_Place, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (id(parameter) in in_backbone, _is_decayed(name, parameter))
-            members.setdefault(key, []).append(parameter)
+            layer = layers.get(id(parameter))
+            place = _Place(layer is not None, _NO_LAYER if layer is None else layer, _is_decayed(name, parameter))
+            members.setdefault(place, []).append(parameter)
     groups = []
     # Sorted, so that the order of groups, which a saved optimizer state relies on, is not the order of modules.
-    for (backbone, decayed), parameters in sorted(members.items(), key=lambda item: item[0], reverse=True):
-        base = learning_rate * (config.backbone_learning_rate_scale if backbone else 1.0)
+    for place, parameters in sorted(members.items(), key=lambda item: item[0], reverse=True):
+        base = learning_rate * (config.backbone_learning_rate_scale if place.in_backbone else 1.0)
+        if config.layer_decay is not None and place.in_backbone:
+            base *= config.layer_decay ** (count + 1 - place.layer)
         groups.append(
             {
                 "params": parameters,
-                "name": ("backbone" if backbone else "rest") + ("" if decayed else " without decay"),
+                "name": place.name,
                 "lr": base,
                 "base_learning_rate": base,
-                "weight_decay": config.weight_decay if decayed else 0.0,
+                "weight_decay": config.weight_decay if place.is_decayed else 0.0,
             }
         )
     return groups
 
 
+def _layers_of(backbone: Any, config: OptimConfig) -> tuple[dict[int, int], int]:
+    """Return the layer of each of the backbone's parameters by its id, and how many layers count."""
+    if config.layer_decay is None:
+        return {id(parameter): _NO_LAYER for parameter in backbone.parameters()}, 0
+    try:
+        numbers, count = layer_numbers(backbone)
+    except ValueError as error:
+        raise InputError(f"optim.layer_decay is {config.layer_decay}, but {error}; set it to null") from None
+    return {id(parameter): numbers[name] for name, parameter in backbone.named_parameters()}, count
+
+
 def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    own_name = name.rpartition(".")[2]
+    # An embedding table's own name is "weight": what it is for stands before that.
+    own_name = ".".join(name.split(".")[-2:]) if name.endswith("position_embedding.weight") else name.rpartition(".")[2]
     return parameter.ndim > 1 and not any(part in own_name for part in UNDECAYED_NAMES)
 
 

@@ -38,22 +38,31 @@ Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_unquoted_n
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
 class ModelConfig:
-    """Which network is built; all but the first two and the BatchNorm settings become fields of `S4MIMConfig`.
+    """Which network is built; all but the first three and the BatchNorm settings become fields of `S4MIMConfig`.
 
     Args:
         backbone: a Hub name or a local folder, whose pretrained weights are loaded.
         backbone_config: an architecture to start from random weights instead, e.g. `{model_type: resnet, depths: ...}`.
             Exactly one of the two is set.
+        freeze_backbone: whether the backbone stays as it is: no gradients, no statistics, no dropout in it.
         output_stride: pixels per position of the backbone's last stage; None: as the backbone has it.
+        decode_head: "deeplabv3plus" for pyramids, "dpt" for plain vision transformers (DINOv2, DINOv3, CLIP).
         decoder_channels: width of the segmentation decoder.
-        low_level_channels: width that the stride-4 feature is projected to.
-        aspp_rates: dilations of the spatial pyramid; None: 6, 12, 18, doubled at output stride 8.
+        low_level_channels: width that the stride-4 feature is projected to; for deeplabv3plus.
+        aspp_rates: dilations of the spatial pyramid; None: 6, 12, 18, doubled at output stride 8; for deeplabv3plus.
         decoder_dropout: before the classifier, in [0, 1).
-        separable_convolutions: whether the decoder's convolutions are depthwise-separable.
+        separable_convolutions: whether the decoder's convolutions are depthwise-separable; for deeplabv3plus.
+        dpt_layers: which four layers of the backbone dpt takes, counted from 1, the last one among them; None: evenly
+            spaced.
+        dpt_channels: widths that these are projected to; None: an eighth, a quarter, a half and all of the backbone's.
+        dpt_align_corners: whether dpt enlarges from corner to corner, as published, or by pixel areas.
+        position_embedding_offset: of dinov2: 0.1 resizes position embeddings as its original code does, 0 as
+            transformers does, in [0, 1).
         sync_batch_norm: whether BatchNorm statistics are shared by all processes.
         batch_norm_momentum: of the running statistics, in (0, 1]; None: as the backbone has it.
         mask_token: what masked pixels are replaced by.
-        mim_features: z of the masked view: the decoder's features at stride 4, or the encoder's last stage.
+        mim_features: z of the masked view: the decoder's features (stride 4; of dpt half a patch), or the encoder's
+            last.
         mim_projection_channels: width of z's own projection; None: z is the raw features.
         mim_decoder_type: the reconstruction decoder: class-gated convolutions at z's stride, or attention of tokens at
             a coarser stride, each of which sees all tokens of its class.
@@ -70,12 +79,18 @@ class ModelConfig:
 
     backbone: str | None = Field(default=None, min_length=1)
     backbone_config: dict[str, Any] | None = None
+    freeze_backbone: bool = False
     output_stride: Literal[8, 16, 32] | None = 16
+    decode_head: Literal["deeplabv3plus", "dpt"] = "deeplabv3plus"
     decoder_channels: PositiveInt = 256
     low_level_channels: PositiveInt = 48
     aspp_rates: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
     separable_convolutions: bool = False
+    dpt_layers: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
+    dpt_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
+    dpt_align_corners: bool = True
+    position_embedding_offset: float = Field(default=0.0, ge=0, lt=1)
     sync_batch_norm: bool = False
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     mask_token: Literal["learned", "zero"] = "learned"
@@ -139,6 +154,8 @@ class OptimConfig:
         name: "sgd" or "adamw".
         learning_rate: of everything but the backbone.
         backbone_learning_rate_scale: multiplies the learning rate for the backbone.
+        layer_decay: multiplies it once more for each layer between a parameter of the backbone and its output (blocks
+            of a transformer, stages of a pyramid), in (0, 1]; None: the same for all of it.
         weight_decay: of weights with more than one dimension.
         momentum: SGD's, in [0, 1); unused by AdamW.
         nesterov: SGD's; unused by AdamW.
@@ -154,6 +171,7 @@ class OptimConfig:
     name: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-4
     backbone_learning_rate_scale: NonNegativeFloat = 0.1
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
     weight_decay: NonNegativeFloat = 1e-4
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False

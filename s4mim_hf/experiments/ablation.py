@@ -14,6 +14,7 @@ from rich.console import Console
 from s4mim_hf.data.prepared import PreparedData, load_prepared
 from s4mim_hf.engine.build import build_method_for
 from s4mim_hf.engine.build_data import check_unlabeled
+from s4mim_hf.engine.build_model import check_crop, planned_strides
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.collect import collect
@@ -93,8 +94,8 @@ def _check_methods(plan: AblationPlan) -> None:
         checked.add((cell.fraction, cell.row.name))
         path = cell.config.data.path
         data = loaded[path] = loaded.get(path) or load_prepared(path)
-        model = cell.config.model
-        stride = 4 if model.mim_features == "decoder" else model.output_stride or 32
+        stride, patch_size = planned_strides(cell.config.model)
+        check_crop(cell.config, patch_size)
         # No check depends on the statistics' and the channels' values.
         method = build_method_for(cell.config, data, ((0.5,) * 3, (0.5,) * 3), stride, (1, 1))
         check_unlabeled(cell.config, data, method)

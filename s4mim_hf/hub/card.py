@@ -30,6 +30,8 @@ from s4mim_hf.hub.card_text import (
 from s4mim_hf.hub.public_text import plain, without_local_paths
 
 TASK = "image-segmentation"
+# By the name that the configuration has for it.
+DECODERS = {"deeplabv3plus": "DeepLabV3+", "dpt": "DPT"}
 DEFAULT_LICENSE = "apache-2.0"
 PLACEHOLDER = "PATH_OR_REPO_ID"
 
@@ -213,7 +215,8 @@ def _summary(
     amounts: str,
     method_name: str | None,
 ) -> str:
-    network = f" (backbone: {_backbone_name(config)}, decoder: DeepLabV3+)" if _model_section(config) else ""
+    decoder = DECODERS[_model_section(config).get("decode_head", "deeplabv3plus")]
+    network = f" (backbone: {_backbone_name(config)}, decoder: {decoder})" if _model_section(config) else ""
     if data_name is None:
         return f"A segmenter of {len(id2label)} classes{network} in the format of s4mim_hf. {ABOUT}"
     by = f"by the method `{method_name}` of s4mim_hf" if method_name else "with s4mim_hf"

@@ -179,7 +179,8 @@ class S4MIMConfig(PreTrainedConfig):
         self._check_labels()
 
     def _check_head(self) -> None:
-        encoder, model_type = self.backbone_config, self.backbone_config.model_type
+        encoder: Any = self.backbone_config
+        model_type = encoder.model_type
         is_transformer = model_type in VISION_TRANSFORMERS
         if is_transformer != (self.decode_head == "dpt"):
             kind = "plain vision transformer" if is_transformer else "pyramid"
@@ -257,7 +258,7 @@ def even_layers(depth: int) -> list[int]:
     return [depth * part // DPT_LAYERS for part in range(1, DPT_LAYERS + 1)]
 
 
-def _resolve_backbone(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
+def _resolve_backbone(given: Any) -> PreTrainedConfig:
     """Return the encoder's configuration, a pyramid's set to output its stride-4 and its last features."""
     if given is None:
         given = CONFIG_MAPPING["resnet"]()

@@ -1,0 +1,1 @@
+"""Checkpoints of published methods as models of ours."""
