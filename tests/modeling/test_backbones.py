@@ -31,9 +31,9 @@ def build(name: str, output_stride: int | None) -> Backbone:
 
 
 @pytest.mark.parametrize("size", [(97, 129), (64, 96), (33, 31), (5, 3), (1, 1)])
-def test_a_feature_of_stride_r_has_ceil_size(backbone_name, size):
+def test_a_feature_of_stride_r_has_ceil_size(pyramid_name, size):
     with torch.no_grad():
-        low_level, last = build(backbone_name, None)(torch.randn(2, 3, *size))
+        low_level, last = build(pyramid_name, None)(torch.randn(2, 3, *size))
     assert low_level.shape[-2:] == tuple(math.ceil(side / 4) for side in size)
     assert last.shape[-2:] == tuple(math.ceil(side / 32) for side in size)
 
@@ -58,9 +58,9 @@ def test_dilation_changes_no_weight_and_no_key(dilated_name):
     assert all(torch.equal(native[key], dilated[key]) for key in native)
 
 
-def test_position_i_sees_the_pixels_from_i_times_r_on(backbone_name):
+def test_position_i_sees_the_pixels_from_i_times_r_on(pyramid_name):
     """The gradient of one position peaks near its own pixels, for odd sizes as well."""
-    backbone = build(backbone_name, None)
+    backbone = build(pyramid_name, None)
     pixel_values = torch.randn(1, 3, 97, 129, requires_grad=True)
     row, column = 12, 20
     # Weighted: after a LayerNorm the plain sum over channels is constant.
@@ -70,13 +70,13 @@ def test_position_i_sees_the_pixels_from_i_times_r_on(backbone_name):
     rows = (weight.sum(1) * torch.arange(97)).sum() / weight.sum()
     columns = (weight.sum(0) * torch.arange(129)).sum() / weight.sum()
     # Swin's windows and its shifts look to one side by up to half a window (16 pixels).
-    slack = 16 if backbone_name == "swin" else 4
+    slack = {"swin": 16, "segformer": 24}.get(pyramid_name, 4)
     assert abs(rows - (row * 4 + 1.5)) < slack
     assert abs(columns - (column * 4 + 1.5)) < slack
 
 
-def test_every_parameter_gets_a_gradient(backbone_name):
-    backbone = build(backbone_name, None).train()
+def test_every_parameter_gets_a_gradient(pyramid_name):
+    backbone = build(pyramid_name, None).train()
     low_level, last = backbone(torch.randn(2, 3, 64, 64))
     (low_level.square().sum() + last.square().sum()).backward()
     # Swin's relative position tables and MobileNetV2's tail have one each as well: nothing is left unused.

@@ -24,7 +24,9 @@ class TestSegmenter:
             features = model.segment(torch.randn(2, 3, *size)).decoder_features
         assert output.logits.shape == (2, 5, *size)
         assert output.loss is None
-        assert features.shape == (2, 16, -(-size[0] // 4), -(-size[1] // 4))
+        stride = model.feature_stride
+        assert stride == {"dpt": model.backbone.output_stride // 2}.get(model.config.decode_head, 4)
+        assert features.shape == (2, 16, -(-size[0] // stride), -(-size[1] // stride))
 
     def test_every_parameter_learns(self, make_config, backbone_name):
         model = S4MIMForSemanticSegmentation(make_config(backbone_name, separable_convolutions=True)).train()
@@ -97,7 +99,7 @@ HEADS = [
     {"mask_token": "none", "mim_decoder": False},
     {"mim_features": "encoder", "mim_projection_channels": 6, "masked_features": "token"},
     {"mim_projection_channels": 12, "mim_depth": 1, "mim_channels": 4},
-    {"mim_decoder_type": "attention", "mim_attention_stride": 64},
+    {"mim_decoder_type": "attention", "mim_attention_stride": 56},
 ]
 
 

@@ -1,8 +1,8 @@
 """UniMatch V2's weights (arXiv 2410.10777, github.com/LiheYoung/UniMatch-V2) as ours: DINOv2 with a DPT head.
 
-Its `DPT` model holds `backbone` (DINOv2's original names; query, key and value in one matrix) and `head`. The logits are
-the same to rounding for images whose sides are multiples of 14; other images are resized to that before its network, and
-padded to it inside ours.
+Its `DPT` model holds `backbone` (DINOv2's original names; query, key and value in one matrix) and `head`. The logits
+are the same to rounding for images whose sides are multiples of 14; other images are resized to that before its
+network, and padded to it inside ours.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def convert(state: Mapping[str, Tensor]) -> tuple[S4MIMConfig, dict[str, Tensor]
             if part.shape != wanted[target]:
                 raise InputError(
                     f"{source} has the shape {tuple(tensor.shape)}, which does not fit {METHOD}'s network of "
-                    f"{backbone.num_hidden_layers} layers of {backbone.hidden_size} channels; give the model's own weights, unchanged"
+                    f"{backbone.num_hidden_layers} layers of {backbone.hidden_size} channels; give the model's "
+                    "own weights, unchanged"
                 )
             converted[target] = part.clone()
     left = sorted(name for name in given if name not in used and not name.startswith(_UNUSED))
