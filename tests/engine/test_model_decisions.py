@@ -45,6 +45,9 @@ ALTERNATIVES = {
 OF_ATTENTION = ("mim_attention_stride", "mim_num_heads")
 # They need pretrained weights, GPUs, another kernel for the same numbers, and steps that move statistics (below).
 ELSEWHERE = {"backbone", "sync_batch_norm", "mim_attention", "batch_norm_momentum"}
+# They need a vision transformer (test_vision_transformers.py).
+ELSEWHERE |= {"decode_head", "dpt_layers", "dpt_channels", "dpt_align_corners", "position_embedding_offset"}
+ELSEWHERE |= {"freeze_backbone"}
 
 
 @pytest.fixture

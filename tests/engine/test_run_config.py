@@ -33,7 +33,7 @@ SECTIONS = (
 )
 TINY: dict[str, Any] = {"backbone_config": {"model_type": "resnet"}}
 # What ModelConfig says that is no field of the architecture.
-NOT_ARCHITECTURE = {"backbone", "backbone_config", "sync_batch_norm", "batch_norm_momentum"}
+NOT_ARCHITECTURE = {"backbone", "backbone_config", "freeze_backbone", "sync_batch_norm", "batch_norm_momentum"}
 
 
 def required(section: type) -> dict[str, Any]:
@@ -105,6 +105,10 @@ def test_architecture_settings_are_those_of_the_model() -> None:
         (OptimConfig, {"learning_rate": float("inf")}, "finite"),
         (OptimConfig, {"learning_rate": float("nan")}, "finite"),
         (OptimConfig, {"max_grad_norm": 0}, "greater than 0"),
+        (OptimConfig, {"layer_decay": 0}, "greater than 0"),
+        (OptimConfig, {"layer_decay": 1.1}, "less than or equal to 1"),
+        (ModelConfig, {**TINY, "decode_head": "fpn"}, "deeplabv3plus"),
+        (ModelConfig, {**TINY, "dpt_layers": (1, 2, 3)}, "dpt_layers"),
         (CheckpointConfig, {"interval": 0}, "greater than 0"),
         (PanelConfig, {"count": -1}, "greater than or equal to 0"),
         (RunConfig, {"model": TINY, "seed": -1}, "greater than or equal to 0"),
