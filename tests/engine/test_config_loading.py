@@ -14,7 +14,7 @@ from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.methods import FixMatchConfig, S4MIMMethodConfig, SupervisedConfig, Task, build_method
 
 # Recipes that leave the data to the user.
-OPEN = {"custom", "camvid", "msrc21", "voc", "cityscapes", "coco", "ade20k"}
+OPEN = {"custom", "camvid", "msrc21", "voc", "voc_dinov2", "cityscapes", "coco", "ade20k"}
 
 
 def load(recipe: str, *overrides: str) -> RunConfig:
