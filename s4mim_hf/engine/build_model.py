@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import CONFIG_MAPPING
 
 from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.run_config import ModelConfig, RunConfig
@@ -25,6 +24,7 @@ from s4mim_hf.modeling import (
 )
 from s4mim_hf.modeling.backbone_weights import load_backbone_config
 from s4mim_hf.modeling.backbones import LOW_LEVEL_STRIDE, NATIVE_STRIDE
+from s4mim_hf.modeling.configuration_xception import backbone_config_class
 from s4mim_hf.modeling.encoders import square_patch_size
 from s4mim_hf.randomness import derive_seed
 
@@ -72,12 +72,16 @@ def build_segmenter(config: ModelConfig, data: PreparedData, seed: int) -> S4MIM
     torch.manual_seed(derive_seed(seed, "initial-weights"))
     fields = {
         "output_stride": config.output_stride,
+        "deep_stem": config.deep_stem,
+        "multi_grid": None if config.multi_grid is None else list(config.multi_grid),
         "decode_head": config.decode_head,
         "decoder_channels": config.decoder_channels,
         "low_level_channels": config.low_level_channels,
         "aspp_rates": None if config.aspp_rates is None else list(config.aspp_rates),
         "decoder_dropout": config.decoder_dropout,
         "separable_convolutions": config.separable_convolutions,
+        "align_corners": config.align_corners,
+        "low_level_first": config.low_level_first,
         "dpt_layers": None if config.dpt_layers is None else list(config.dpt_layers),
         "dpt_channels": None if config.dpt_channels is None else list(config.dpt_channels),
         "dpt_align_corners": config.dpt_align_corners,
@@ -105,9 +109,9 @@ def check_backbone_keys(backbone_config: dict[str, Any]) -> None:
         InputError: naming the key and the nearest one.
     """
     model_type = backbone_config.get("model_type")
-    if model_type not in CONFIG_MAPPING:
+    config_class = backbone_config_class(model_type)
+    if config_class is None:
         return  # S4MIMConfig says so, with the nearest name
-    config_class = CONFIG_MAPPING[model_type]
     known = {*config_class().to_dict(), *config_class.attribute_map, "num_labels", "out_features", "out_indices"}
     for key in backbone_config:
         if key not in known:

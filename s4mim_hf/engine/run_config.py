@@ -46,12 +46,16 @@ class ModelConfig:
             Exactly one of the two is set.
         freeze_backbone: whether the backbone stays as it is: no gradients, no statistics, no dropout in it.
         output_stride: pixels per position of the backbone's last stage; None: as the backbone has it.
+        deep_stem: a ResNet's stem as three 3x3 convolutions, as UniMatch and CorrMatch have it; random weights only.
+        multi_grid: factors on the dilations of a ResNet's last stage, one for each of its layers.
         decode_head: "deeplabv3plus" for pyramids, "dpt" for plain vision transformers (DINOv2, DINOv3, CLIP).
         decoder_channels: width of the segmentation decoder.
         low_level_channels: width that the stride-4 feature is projected to; for deeplabv3plus.
         aspp_rates: dilations of the spatial pyramid; None: 6, 12, 18, doubled at output stride 8; for deeplabv3plus.
         decoder_dropout: before the classifier, in [0, 1).
         separable_convolutions: whether the decoder's convolutions are depthwise-separable; for deeplabv3plus.
+        align_corners: whether deeplabv3plus enlarges from corner to corner, as UniMatch and CorrMatch do.
+        low_level_first: whether it joins the stride-4 features before the deep ones, as theirs do.
         dpt_layers: which four layers of the backbone dpt takes, counted from 1, the last one among them; None: evenly
             spaced.
         dpt_channels: widths that these are projected to; None: an eighth, a quarter, a half and all of the backbone's.
@@ -81,12 +85,16 @@ class ModelConfig:
     backbone_config: dict[str, Any] | None = None
     freeze_backbone: bool = False
     output_stride: Literal[8, 16, 32] | None = 16
+    deep_stem: bool = False
+    multi_grid: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     decode_head: Literal["deeplabv3plus", "dpt"] = "deeplabv3plus"
     decoder_channels: PositiveInt = 256
     low_level_channels: PositiveInt = 48
     aspp_rates: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
     separable_convolutions: bool = False
+    align_corners: bool = False
+    low_level_first: bool = False
     dpt_layers: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
     dpt_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
     dpt_align_corners: bool = True

@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from .backbones import Backbone
 from .encoders import ClipTokens, MobileNetV2Pyramid, SegformerPyramid
+from .resnet_variants import STEM_PREFIX
 
 
 def load_backbone_weights(backbone: Backbone, name_or_path: str) -> None:
@@ -34,6 +35,11 @@ def load_backbone_weights(backbone: Backbone, name_or_path: str) -> None:
             f"the weights of the backbone {name_or_path!r} cannot be loaded: {_one_line(error)}"
         ) from error
     own = target.state_dict()
+    if any(key.startswith(STEM_PREFIX) for key in own):
+        raise ValueError(
+            f"the checkpoint {name_or_path!r} has transformers' stem of one 7x7 convolution, and deep_stem asks for "
+            "another one, which would be random; set deep_stem to false, or start from random weights"
+        )
     missing = sorted(key for key in report["missing_keys"] if key in own and not _may_be_missing(key))
     if missing:
         raise ValueError(

@@ -17,15 +17,17 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedConfig
 
-from .configuration_s4mim import VISION_TRANSFORMERS, even_layers
+from .configuration_s4mim import VISION_TRANSFORMERS, S4MIMConfig, even_layers
+from .dilation import CAN_DILATE, LOW_LEVEL_STRIDE, set_output_stride
 from .encoders import MobileNetV2Pyramid, build_pyramid, build_transformer, square_patch_size
+from .resnet_variants import check_resnet_variant, vary_resnet
+from .xception import NATIVE_STRIDE as XCEPTION_STRIDE
+from .xception import XceptionPyramid
 
-LOW_LEVEL_STRIDE = 4
 NATIVE_STRIDE = 32
 
 # Encoders whose own layers round sizes up; all others are given inputs padded to a multiple of their largest stride.
-_ROUND_UP = frozenset({"resnet", "mobilenet_v2", "swin"})
-_CAN_DILATE = frozenset({"resnet", "convnext", "mobilenet_v2"})
+_ROUND_UP = frozenset({"resnet", "mobilenet_v2", "swin", "xception"})
 
 
 class Pyramid(NamedTuple):
@@ -49,6 +51,8 @@ class Backbone(nn.Module):
         output_stride: 8, 16, 32, or None for the encoder's own.
         layers: Of a vision transformer, which layers give features, from 1; None: four, evenly spaced.
         position_offset: See `S4MIMConfig.position_embedding_offset`.
+        deep_stem: Three 3x3 convolutions in place of a ResNet's 7x7.
+        multi_grid: Factors on the dilations of a ResNet's last stage, one for each of its layers; None: no factors.
 
     Attributes:
         map_channels: Channels of each map, from the shallowest to the deepest.
@@ -59,7 +63,7 @@ class Backbone(nn.Module):
         frozen: Whether `freeze` was called.
 
     Raises:
-        ValueError: The encoder is neither, or cannot be brought to this output stride.
+        ValueError: The encoder is neither, or cannot be brought to this output stride or variant.
     """
 
     def __init__(
@@ -68,8 +72,11 @@ class Backbone(nn.Module):
         output_stride: int | None,
         layers: Sequence[int] | None = None,
         position_offset: float = 0.0,
+        deep_stem: bool = False,
+        multi_grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_resnet_variant(config, deep_stem, multi_grid)
         self.output_stride = resolve_output_stride(config, output_stride)
         self._rounds_up = config.model_type in _ROUND_UP
         self.model_type: str = config.model_type
@@ -83,9 +90,13 @@ class Backbone(nn.Module):
             config = copy.deepcopy(config)
             config.output_stride = self.output_stride
             self.encoder = MobileNetV2Pyramid(config)
+        elif config.model_type == "xception":
+            self.encoder = XceptionPyramid(config, self.output_stride)
         else:
             self.encoder = build_pyramid(config)
-            _set_output_stride(self.encoder, config.model_type, self.output_stride)
+            set_output_stride(self.encoder, config.model_type, self.output_stride)
+        if config.model_type == "resnet":
+            vary_resnet(self.encoder, config, deep_stem, multi_grid)
         self.map_channels: tuple[int, ...] = tuple(self.encoder.channels)
         self.low_level_channels, self.channels = self.map_channels[0], self.map_channels[-1]
         self.in_channels = getattr(config, "num_channels", 3)
@@ -133,6 +144,18 @@ class Backbone(nn.Module):
         return feature[..., : math.ceil(height / stride), : math.ceil(width / stride)]
 
 
+def build_backbone(config: S4MIMConfig) -> Backbone:
+    """Build the encoder that a model's configuration asks for."""
+    return Backbone(
+        config.backbone_config,
+        config.output_stride,
+        layers=config.dpt_layers,
+        position_offset=config.position_embedding_offset,
+        deep_stem=config.deep_stem,
+        multi_grid=config.multi_grid,
+    )
+
+
 def resolve_output_stride(config: PreTrainedConfig, output_stride: int | None) -> int:
     """Return the output stride that a backbone will have: the asked one, or its own.
 
@@ -142,14 +165,15 @@ def resolve_output_stride(config: PreTrainedConfig, output_stride: int | None) -
     if config.model_type in VISION_TRANSFORMERS:
         native = square_patch_size(config)
     else:
-        native = int(config.output_stride) if config.model_type == "mobilenet_v2" else NATIVE_STRIDE
+        natives = {"mobilenet_v2": getattr(config, "output_stride", None), "xception": XCEPTION_STRIDE}
+        native = int(natives.get(config.model_type) or NATIVE_STRIDE)
     if output_stride is None or output_stride == native:
         return native
-    if config.model_type not in _CAN_DILATE:
+    if config.model_type not in CAN_DILATE:
         raise ValueError(
             f"S4MIMConfig.output_stride is {output_stride}, but the backbone {config.model_type!r} cannot be dilated "
             f"and exists at stride {native} only; set output_stride to None (null), or choose a backbone among "
-            f"{', '.join(sorted(_CAN_DILATE))}"
+            f"{', '.join(sorted(CAN_DILATE))}"
         )
     return output_stride
 
@@ -158,63 +182,3 @@ def _pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
     """Pad with zeros (the mean colour) to the right and below, which leaves the position of every pixel as it is."""
     height, width = pixel_values.shape[-2:]
     return F.pad(pixel_values, (0, -width % multiple, 0, -height % multiple))
-
-
-def _set_output_stride(encoder: Any, model_type: str, output_stride: int) -> None:
-    """Turn the strides of the last stages into dilations, in place; weights stay as they are.
-
-    The layer that had the stride keeps the dilation in force before it and later ones get the doubled, so that the
-    dilated network's features at every second position are the undilated network's.
-    """
-    dilation = 1
-    for index, stage in enumerate(encoder.encoder.stages if model_type in _CAN_DILATE else ()):
-        if LOW_LEVEL_STRIDE * 2**index <= output_stride:
-            continue
-        if model_type == "resnet":
-            _dilate_resnet_stage(stage, dilation)
-        else:
-            _dilate_convnext_stage(stage, dilation)
-        dilation *= 2
-
-
-def _dilate_resnet_stage(stage: Any, dilation: int) -> None:
-    first, *rest = stage.layers
-    if hasattr(first.shortcut, "convolution"):
-        first.shortcut.convolution.stride = (1, 1)
-    for convolution in _convolutions(first.layer):
-        had_stride = convolution.stride != (1, 1)
-        convolution.stride = (1, 1)
-        _dilate(convolution, dilation)
-        if had_stride:
-            dilation *= 2
-    for layer in rest:
-        for convolution in _convolutions(layer.layer):
-            _dilate(convolution, dilation)
-
-
-def _dilate_convnext_stage(stage: Any, dilation: int) -> None:
-    downsampling = stage.downsampling_layer[1]
-    downsampling.stride = (1, 1)
-    downsampling.dilation = (dilation, dilation)
-    # By its class: a padding layer before it would rename its weights, and pretrained ones would not be found.
-    downsampling.__class__ = _RightPaddedConvolution
-    for layer in stage.layers:
-        _dilate(layer.dwconv, 2 * dilation)
-
-
-class _RightPaddedConvolution(nn.Conv2d):
-    """A 2x2 convolution of stride 1 that reaches right and down only, and is padded there alone: nothing moves."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        rows, columns = (int(step) for step in self.dilation)
-        return super().forward(F.pad(features, (0, columns, 0, rows)))
-
-
-def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
-    return [child for child in module.modules() if isinstance(child, nn.Conv2d)]
-
-
-def _dilate(convolution: nn.Conv2d, dilation: int) -> None:
-    convolution.dilation = (dilation, dilation)
-    rows, columns = convolution.kernel_size
-    convolution.padding = (rows // 2 * dilation, columns // 2 * dilation)

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from .configuration_xception import backbone_config_class, backbone_names
+
 CODE_OF_AUTO_CLASSES = {
     "AutoConfig": "configuration_s4mim.S4MIMConfig",
     "AutoModel": "modeling_s4mim.S4MIMForSemanticSegmentation",
@@ -30,6 +32,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mim_decoder_type": ("conv", "attention"),
     "mim_attention": ("auto", "sdpa", "flex"),
     "separable_convolutions": (True, False),
+    "deep_stem": (True, False),
+    "align_corners": (True, False),
+    "low_level_first": (True, False),
 }
 _SMALLEST_INTEGER = {
     "decoder_channels": 1,
@@ -58,6 +63,9 @@ class S4MIMConfig(PreTrainedConfig):
         backbone_config: The encoder, as a configuration or its dictionary with `model_type`; a ResNet-50 by default.
             Of a pyramid the features at stride 4 and the last are used, of a vision transformer those of four layers.
         output_stride: Pixels per position of the encoder's last features: 8, 16, 32, or None for the encoder's own.
+        deep_stem: A ResNet's stem as three 3x3 convolutions of embedding_size/2, embedding_size/2 and embedding_size
+            channels in place of the 7x7, as the networks of UniMatch and CorrMatch have it (embedding_size 128).
+        multi_grid: Factors on the dilations of a ResNet's last stage, one for each of its layers; None: no factors.
         decode_head: "deeplabv3plus" for pyramids, "dpt" for plain vision transformers (DINOv2, DINOv3, CLIP).
         decoder_channels: Channels of the decoder's features, and of the ASPP's branches or of DPT's fusion.
         low_level_channels: Channels to which the stride-4 features are reduced; for "deeplabv3plus".
@@ -66,6 +74,9 @@ class S4MIMConfig(PreTrainedConfig):
         decoder_dropout: Probability of dropping a decoder feature before the classifier, 0 <= p < 1.
         separable_convolutions: Depthwise-separable 3x3 convolutions in ASPP and decoder, as in the DeepLabV3+ paper;
             for "deeplabv3plus".
+        align_corners: Whether "deeplabv3plus" enlarges from corner to corner, as in UniMatch's and CorrMatch's network;
+            by default position i stands for the pixels from i * r on.
+        low_level_first: Whether it joins the stride-4 features before the deep ones, as theirs does.
         dpt_layers: Which four layers of the vision transformer "dpt" takes, counted from 1; the last of them is the
             last there is. None: evenly spaced, which for 12 layers is 3, 6, 9, 12.
         dpt_channels: Channels to which each of them is projected. None: an eighth, a quarter and a half of the
@@ -105,12 +116,16 @@ class S4MIMConfig(PreTrainedConfig):
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     output_stride: int | None = None
+    deep_stem: bool = False
+    multi_grid: list[int] | tuple[int, ...] | None = None
     decode_head: str = "deeplabv3plus"
     decoder_channels: int = 256
     low_level_channels: int = 48
     aspp_rates: list[int] | tuple[int, ...] | None = None
     decoder_dropout: float | int = 0.1
     separable_convolutions: bool = False
+    align_corners: bool = False
+    low_level_first: bool = False
     dpt_layers: list[int] | tuple[int, ...] | None = None
     dpt_channels: list[int] | tuple[int, ...] | None = None
     dpt_align_corners: bool = True
@@ -164,10 +179,11 @@ class S4MIMConfig(PreTrainedConfig):
             _check_integer(name, getattr(self, name), smallest)
         if self.mim_projection_channels is not None:
             _check_integer("mim_projection_channels", self.mim_projection_channels, 1)
-        for rate in self.aspp_rates or ():
-            _check_integer("aspp_rates", rate, 1)
-        if self.aspp_rates is not None and not self.aspp_rates:
-            raise ValueError("S4MIMConfig.aspp_rates is empty; give at least one dilation, or None for the default")
+        for name in ("aspp_rates", "multi_grid"):
+            for factor in getattr(self, name) or ():
+                _check_integer(name, factor, 1)
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise ValueError(f"S4MIMConfig.{name} is empty; give at least one dilation, or None for the default")
         if self.mim_kernel_size % 2 == 0:
             raise ValueError(f"S4MIMConfig.mim_kernel_size is {self.mim_kernel_size}; it must be odd")
         if not 0 <= self.decoder_dropout < 1:
@@ -264,13 +280,14 @@ def _resolve_backbone(given: Any) -> PreTrainedConfig:
         given = CONFIG_MAPPING["resnet"]()
     if isinstance(given, dict):
         model_type = given.get("model_type")
-        if model_type not in CONFIG_MAPPING:
-            close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1)
+        config_class = backbone_config_class(model_type)
+        if config_class is None:
+            close = difflib.get_close_matches(str(model_type), backbone_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"S4MIMConfig.backbone_config has the model_type {model_type!r}, unknown to transformers{hint}"
             )
-        given = CONFIG_MAPPING[model_type].from_dict(given)
+        given = config_class.from_dict(given)
     if given.model_type == "clip":
         given = given.vision_config
     stages = getattr(given, "stage_names", None)

@@ -98,6 +98,8 @@ class DeepLabV3PlusHead(nn.Module):
         dropout: Probability of dropping a feature, in the pyramid and before the classifier.
         separable: Whether 3x3 convolutions are depthwise-separable.
         num_labels: Number of classes K.
+        align_corners: How the pyramid's features are enlarged, see `upsample`.
+        low_level_first: Whether the stride-4 features come before the pyramid's where both are joined.
     """
 
     feature_stride = LOW_LEVEL_STRIDE
@@ -114,8 +116,11 @@ class DeepLabV3PlusHead(nn.Module):
         dropout: float,
         separable: bool,
         num_labels: int,
+        align_corners: bool = False,
+        low_level_first: bool = False,
     ) -> None:
         super().__init__()
+        self.align_corners, self.low_level_first = align_corners, low_level_first
         if rates is None:
             rates = [6, 12, 18] if output_stride >= 16 else [12, 24, 36]
         self.scale = output_stride // LOW_LEVEL_STRIDE
@@ -130,8 +135,10 @@ class DeepLabV3PlusHead(nn.Module):
 
     def features(self, low_level: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Return the decoder's features (B, channels, h4, w4) of low_level (B, C_low, h4, w4) and last (B, C, h, w)."""
-        deep = upsample(self.pyramid(last), self.scale, low_level.shape[-2], low_level.shape[-1])
-        return self.fuse(torch.cat([deep, self.reduce_low_level(low_level)], dim=1))
+        height, width = low_level.shape[-2:]
+        deep = upsample(self.pyramid(last), self.scale, height, width, self.align_corners)
+        parts = [deep, self.reduce_low_level(low_level)]
+        return self.fuse(torch.cat(parts[::-1] if self.low_level_first else parts, dim=1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Classify the decoder's features: (B, channels, h4, w4) -> logits (B, K, h4, w4)."""
@@ -139,18 +146,22 @@ class DeepLabV3PlusHead(nn.Module):
 
     def to_pixels(self, logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Enlarge logits (B, K, h4, w4) to the image's (height, width)."""
-        return upsample(logits, LOW_LEVEL_STRIDE, height, width)
+        return upsample(logits, LOW_LEVEL_STRIDE, height, width, self.align_corners)
 
     def to_positions(self, features: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Return the decoder's features at `feature_stride`, which they have already."""
         return features
 
 
-def upsample(features: torch.Tensor, scale: int, height: int, width: int) -> torch.Tensor:
-    """Enlarge (B, C, h, w) bilinearly `scale` times and cut to (height, width).
+def upsample(features: torch.Tensor, scale: int, height: int, width: int, align_corners: bool = False) -> torch.Tensor:
+    """Enlarge (B, C, h, w) bilinearly to (height, width).
 
-    By a whole factor, and cut rather than squeezed: position i then still stands for the pixels from i * scale on.
+    By a whole factor, `scale`, and cut rather than squeezed: position i then still stands for the pixels from
+    i * scale on. With `align_corners` the outermost positions lie on the outermost pixels instead, as in the published
+    networks that interpolate so: they are stretched to whatever size is asked.
     """
+    if align_corners:
+        return F.interpolate(features, size=(height, width), mode="bilinear", align_corners=True)
     if scale > 1:
         size = (features.shape[-2] * scale, features.shape[-1] * scale)
         features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
@@ -180,4 +191,6 @@ def build_decode_head(config: S4MIMConfig, backbone: Backbone) -> DeepLabV3PlusH
         dropout=config.decoder_dropout,
         separable=config.separable_convolutions,
         num_labels=config.num_labels,
+        align_corners=config.align_corners,
+        low_level_first=config.low_level_first,
     )

@@ -13,6 +13,7 @@ _LAYERS = {
     **dict.fromkeys(("dinov2", "dinov2_with_registers", "dinov3_vit", "clip_vision_model"), _BLOCKS),
     **dict.fromkeys(("resnet", "convnext", "dinov3_convnext", "segformer"), _STAGES),
     **dict.fromkeys(("swin", "mobilenet_v2"), _BLOCKS),
+    "xception": re.compile(r"(?:^|\.)blocks\.(\d+)\."),
 }
 # A backbone's norm of a stage's output belongs to that stage, which its name counts from 1.
 _OUTPUT_NORM = re.compile(r"(?:^|\.)hidden_states_norms\.stage(\d+)\.")

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from .backbone_weights import load_backbone_config, load_backbone_weights
-from .backbones import Backbone
+from .backbones import build_backbone
 from .configuration_s4mim import S4MIMConfig
 from .decode_heads import build_decode_head
 from .feature_noise import FeatureNoise
@@ -44,9 +44,7 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
     def __init__(self, config: S4MIMConfig) -> None:
         super().__init__(config)
         config.validate_values()
-        self.backbone = Backbone(
-            config.backbone_config, config.output_stride, config.dpt_layers, config.position_embedding_offset
-        )
+        self.backbone = build_backbone(config)
         self.decode_head = build_decode_head(config, self.backbone)
         self.post_init()
 
