@@ -80,8 +80,9 @@ def show(made: Converted, arguments: argparse.Namespace) -> None:
     labels = [made.config.id2label[index] for index in range(made.config.num_labels)]
     print(f"{peer.title}, the {made.weights}'s weights: {made.parameters / 1e6:.1f} million parameters")
     print(f"{len(labels)} classes: {some(labels, 6)}")
-    for field in peer.choices:
-        print(f"{field}: {getattr(made.config, field)} (no weight tells; --{field.replace('_', '-')} sets it)")
+    if peer.choices:
+        told = ", ".join(f"{field} {getattr(made.config, field)}" for field in peer.choices)
+        print(f"{told}: no weight tells these; --{' --'.join(peer.choices).replace('_', '-')} set them")
     if made.left_out:
         print(f"left out, since only training reads them: {some(made.left_out, 4)}")
     print(f"model: {made.folder} (the card says whose it is: {peer.licence}, not measured by us)")

@@ -31,6 +31,25 @@ def test_upsampling_keeps_positions(scale):
     torch.testing.assert_close(inner, torch.arange(scale, 8 * scale).float())
 
 
+def test_aligned_corners_keep_the_corners_at_any_size():
+    features = torch.randn(2, 3, 4, 5)
+    pixels = upsample(features, 4, 15, 18, align_corners=True)
+    assert pixels.shape[-2:] == (15, 18)
+    torch.testing.assert_close(pixels[..., ::14, ::17], features[..., ::3, ::4])
+    # In between everything is linear in the position.
+    column = features[..., 0, 0] + (features[..., 0, 1] - features[..., 0, 0]) * (3 * 4 / 17)
+    torch.testing.assert_close(pixels[..., 0, 3], column)
+
+
+def test_the_order_of_the_joined_features_is_a_permutation_of_weights():
+    usual, theirs = head().eval(), head(low_level_first=True).eval()
+    state = usual.state_dict()
+    state["fuse.0.0.weight"] = torch.cat([state["fuse.0.0.weight"][:, 8:], state["fuse.0.0.weight"][:, :8]], dim=1)
+    theirs.load_state_dict(state)
+    maps = torch.randn(2, 5, 25, 33), torch.randn(2, 6, 7, 9)
+    torch.testing.assert_close(theirs.features(*maps), usual.features(*maps))
+
+
 def test_features_have_the_low_level_size():
     model = head().eval()
     features = model.features(torch.randn(2, 5, 25, 33), torch.randn(2, 6, 7, 9))
