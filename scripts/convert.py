@@ -79,7 +79,8 @@ def show(made: Converted, arguments: argparse.Namespace) -> None:
     peer = PEERS[arguments.peer]
     labels = [made.config.id2label[index] for index in range(made.config.num_labels)]
     print(f"{peer.title}, the {made.weights}'s weights: {made.parameters / 1e6:.1f} million parameters")
-    print(f"{len(labels)} classes: {some(labels, 6)}")
+    assumed = f" (taken to be {made.data}'s by their number)" if made.data and arguments.data is None else ""
+    print(f"{len(labels)} classes{assumed}: {some(labels, 6)}")
     if peer.choices:
         told = ", ".join(f"{field} {getattr(made.config, field)}" for field in peer.choices)
         print(f"{told}: no weight tells these; --{' --'.join(peer.choices).replace('_', '-')} set them")

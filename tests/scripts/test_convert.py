@@ -48,6 +48,7 @@ def test_cityscapes_are_evaluated_by_windows(
     assert call_script("convert", ["corrmatch", str(tmp_path / "resnet101.pth"), str(tmp_path / "model")]) == 0
     printed = capsys.readouterr().out
     assert "--data data/cityscapes --sliding-window --window 801" in printed
+    assert "19 classes (taken to be cityscapes's by their number): road" in printed
     assert "left out, since only training reads them: corr.conv1.weight" in printed
     assert "cc-by-nc-4.0, not measured by us" in printed
 

@@ -38,10 +38,10 @@ def render_peer_card(
         license=peer.licence,
         tags=sorted({"semi-supervised", "semantic-segmentation", "s4mim", peer.name}),
     )
-    about = f"{CATALOG[data].title}'s" if data else "its"
+    about = f" (taken to be {CATALOG[data].title}'s)" if data else ""
     parts = [
         f"# {peer.title}'s weights, for transformers",
-        f"A segmenter of {about} {config.num_labels} classes: **the work of {peer.title}'s authors** ({peer.authors}; "
+        f"A segmenter of {config.num_labels} classes{about}: **the work of {peer.title}'s authors** ({peer.authors}; "
         f"[paper]({peer.paper}), [code]({peer.repository})), whose checkpoint was renamed, tensor by tensor, for the "
         "networks of s4mim_hf. Nothing was trained here.",
         f"Licence: their repository's ({peer.licence}). Please cite their paper when you use these weights. The Python "
@@ -71,9 +71,11 @@ def _network(config: S4MIMConfig, peer: Peer) -> str:
     model_type = getattr(backbone, "model_type", "unknown")
     depths = getattr(backbone, "depths", None)
     lines = [f"Encoder `{model_type}`" + (f" of depths {', '.join(map(str, depths))}" if depths else "") + "."]
+    told = []
     for field in peer.choices:
         value = getattr(config, field)
         if value is not None:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            lines.append(f"`{field}` {shown}: no weight tells it, and it is as published or as was asked for.")
+            told.append(f"`{field}` {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}")
+    if told:
+        lines.append(f"No weight tells {'; '.join(told)}: they are as published, or as was asked for.")
     return " ".join(lines)
