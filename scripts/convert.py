@@ -85,7 +85,7 @@ def show(made: Converted, arguments: argparse.Namespace) -> None:
         told = ", ".join(f"{field} {getattr(made.config, field)}" for field in peer.choices)
         print(f"{told}: no weight tells these; --{' --'.join(peer.choices).replace('_', '-')} set them")
     if made.left_out:
-        print(f"left out, since only training reads them: {some(made.left_out, 4)}")
+        print(f"left out, since they never enter the logits: {some(made.left_out, 4)}")
     print(f"model: {made.folder} (the card says whose it is: {peer.licence}, not measured by us)")
     data = f"data/{made.data}" if made.data else "PREPARED_DATA"
     windows = " --sliding-window --window 801" if made.data == "cityscapes" else ""

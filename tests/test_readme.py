@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import annotation_trees
 import coco_trees
 import hub_trees
 import numpy as np
+import peer_networks
 import pools
 import pytest
+import torch
 import voc_trees
 from hub_client import hub_client
 from hub_server import Account, running_hub
@@ -143,13 +146,18 @@ def test_the_streamed_pool(text: str, repository: Path, tmp_path: Path) -> None:
     assert "runs/pool/model" in run([*train, *small], tmp_path, repository)
 
 
-def write_raw_data(folder: Path) -> None:
-    """Write a miniature of each data set that the README prepares."""
+def write_voc(folder: Path) -> None:
+    """Write a miniature of Pascal VOC, with two id lists."""
     names = [f"20{number:02d}_000032" for number in range(7, 13)]
     voc_trees.write_voc(folder, names[:4], names[4:])
     pairs = [f"JPEGImages/{name}.jpg SegmentationClass/{name}.png\n" for name in names]
     (folder / "LABELED.txt").write_text("".join(pairs[:2]))
     (folder / "UNLABELED.txt").write_text("".join(pairs[2:4]))
+
+
+def write_raw_data(folder: Path) -> None:
+    """Write a miniature of each data set that the README prepares."""
+    write_voc(folder)
     ids = np.arange(19, dtype=np.uint8).reshape(1, -1)
     for split, number in (("train", 0), ("train", 1), ("val", 0)):
         city = {"train": "aachen", "val": "lindau"}[split]
@@ -184,6 +192,30 @@ def test_the_data_commands(text: str, repository: Path, tmp_path: Path) -> None:
         assert "labeled" in run([*command, *extra], tmp_path, repository)
         assert (tmp_path / command[-1] / "splits.json").is_file()
     assert "nothing that training would fail with" in run(check, tmp_path, repository)
+
+
+def test_the_conversion_commands(
+    text: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The peers' files are on their pages; made ones in the same layout stand in for them."""
+    peer_networks.unimatch_file(tmp_path / "UNIMATCH.pth", peer_networks.deeplab_state())
+    both = peer_networks.dpt_state(seed=0), peer_networks.dpt_state(seed=1)
+    peer_networks.unimatch_file(tmp_path / "UNIMATCH_V2.pth", both[0], model_ema=both[1])
+    torch.save(peer_networks.deeplab_state(correlation=True), tmp_path / "CORRMATCH.pth")
+    write_voc(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    prepare = commands(block(text, "bash", "prepare_data.py voc"))[0]
+    for command in (prepare, *commands(block(text, "bash", "convert.py unimatch "))):
+        # In this process: what takes time is the import of transformers.
+        script = next(index for index, item in enumerate(command) if item.startswith("scripts/"))
+        monkeypatch.setattr(sys, "argv", [str(repository / command[script]), *command[script + 1 :]])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        assert not stopped.value.code, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    for expected in ("UniMatch, the student's", "UniMatch V2, the teacher's", "CorrMatch, the student's", "tvmonitor"):
+        assert expected in printed
 
 
 def test_the_comparison_on_own_images(text: str, repository: Path, tmp_path: Path) -> None:

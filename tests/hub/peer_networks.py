@@ -108,6 +108,43 @@ def _separable_state(make: _Maker, name: str, before: int, after: int) -> None:
     make.unit(f"{name}.pointwise", f"{name}.bn2", before, after)
 
 
+def dpt_state(classes: int = 21, *, seed: int = 0) -> State:
+    """Return weights of UniMatch V2's network: DINOv2 of four narrow layers, and DPT.
+
+    What they compute is written out in the tests of its converter.
+    """
+    make, hidden, width, patch, side = _Maker(seed), 64, 8, 14, 4
+    for name, *shape in (("cls_token", 1, 1), ("pos_embed", 1, 1 + side**2), ("mask_token", 1)):
+        make.state[f"backbone.{name}"] = torch.zeros(*shape, hidden)
+    make.biased("backbone.patch_embed.proj", 3, hidden, patch)
+    norms = ["backbone.norm"]
+    for block in (f"backbone.blocks.{index}" for index in range(4)):
+        norms += [f"{block}.norm1", f"{block}.norm2"]
+        make.state |= {f"{block}.ls{number}.gamma": torch.ones(hidden) for number in (1, 2)}
+        for name, before, after in (
+            ("attn.qkv", hidden, 3 * hidden),
+            ("attn.proj", hidden, hidden),
+            ("mlp.fc1", hidden, 4 * hidden),
+            ("mlp.fc2", 4 * hidden, hidden),
+        ):
+            make.biased(f"{block}.{name}", before, after)
+            make.state[f"{block}.{name}.weight"] = make.state[f"{block}.{name}.weight"].flatten(1)
+    for norm in norms:
+        make.state |= {f"{norm}.weight": torch.ones(hidden), f"{norm}.bias": torch.zeros(hidden)}
+    for index, size in enumerate((4, 2, 0, 3)):
+        make.biased(f"head.projects.{index}", hidden, width)
+        if size:
+            make.biased(f"head.resize_layers.{index}", width, width, size)
+        make.convolution(f"head.scratch.layer{index + 1}_rn", width, width, 3)
+        fusion = f"head.scratch.refinenet{index + 1}"
+        make.biased(f"{fusion}.out_conv", width, width)
+        for part in ("1.conv1", "1.conv2", "2.conv1", "2.conv2"):
+            make.biased(f"{fusion}.resConfUnit{part}", width, width, 3)
+    make.biased("head.scratch.output_conv.0", width, width, 3)
+    make.biased("head.scratch.output_conv.2", width, classes)
+    return make.state
+
+
 def deeplab_logits(
     state: State,
     images: Tensor,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from peer_networks import State, deeplab_logits, deeplab_state, unimatch_file
+from peer_networks import State, deeplab_logits, deeplab_state, dpt_state, unimatch_file
 
 from s4mim_hf.data.catalog import CATALOG
 from s4mim_hf.errors import InputError
@@ -79,6 +79,19 @@ def test_every_weight_is_used_once_or_named(peer: str, encoder: str, tmp_path: P
     assert {key.split(".")[0] for key in made.left_out} == ({"corr", "proj"} if peer == "corrmatch" else set())
     kept = [value for key, value in state.items() if key not in made.left_out]
     assert prints(kept) == prints(model.state_dict().values())
+
+
+def test_the_moving_average_of_unimatch_v2_is_taken(tmp_path: Path) -> None:
+    student, teacher = dpt_state(seed=0), dpt_state(seed=1)
+    checkpoint = unimatch_file(tmp_path / "best.pth", student, model_ema=teacher)
+    for weights, state in ((None, teacher), ("student", student)):
+        folder = tmp_path / f"{weights}"
+        made = convert_checkpoint("unimatch_v2", checkpoint, folder, weights=weights)  # type: ignore[arg-type]
+        assert made.weights == (weights or "teacher")
+        # The mask token, and the unit that the coarsest fusion has nothing for.
+        assert set(made.left_out) == {"backbone.mask_token"} | {key for key in state if "net4.resConfUnit1" in key}
+        model, _ = load_model(folder)
+        assert torch.equal(model.decode_head.classifier.weight, state["head.scratch.output_conv.2.weight"])
 
 
 def test_the_card_says_whose_weights_these_are(tmp_path: Path) -> None:

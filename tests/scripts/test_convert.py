@@ -49,7 +49,7 @@ def test_cityscapes_are_evaluated_by_windows(
     printed = capsys.readouterr().out
     assert "--data data/cityscapes --sliding-window --window 801" in printed
     assert "19 classes (taken to be cityscapes's by their number): road" in printed
-    assert "left out, since only training reads them: corr.conv1.weight" in printed
+    assert "left out, since they never enter the logits: corr.conv1.weight" in printed
     assert "cc-by-nc-4.0, not measured by us" in printed
 
 

@@ -59,7 +59,7 @@ def _origin(file_name: str, read: PeerWeights, left_out: Sequence[str]) -> str:
     network = "the student's" if read.weights == "student" else "the teacher's (the moving average)"
     entry = "the file is one network's weights" if read.entry is None else f"{network} weights, `{read.entry}` in it"
     lost = (
-        f"{len(left_out)} of its tensors, which only training reads, have no place here: {some(left_out, 12)}."
+        f"{len(left_out)} of its tensors never enter the logits, and have no place here: {some(left_out, 12)}."
         if left_out
         else "Every tensor of it is used."
     )

@@ -25,7 +25,7 @@ _HEAD_CHANNELS = 64
 # The layers that its code takes, counted from 1; for 24 they are not evenly spaced.
 _LAYERS = {24: [5, 12, 18, 24]}
 # What never enters the logits: the token of masked pretraining, and a unit that the coarsest fusion has nothing for.
-_UNUSED = ("backbone.mask_token", "head.scratch.refinenet4.resConfUnit1.")
+LEFT_OUT = ("backbone.mask_token", "head.scratch.refinenet4.resConfUnit1.")
 _BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.")
 
 
@@ -59,7 +59,7 @@ def convert(state: Mapping[str, Tensor]) -> tuple[S4MIMConfig, dict[str, Tensor]
                     "own weights, unchanged"
                 )
             converted[target] = part.clone()
-    left = sorted(name for name in given if name not in used and not name.startswith(_UNUSED))
+    left = sorted(name for name in given if name not in used and not name.startswith(LEFT_OUT))
     if left:
         raise InputError(
             f"the checkpoint holds {len(left)} tensors that {METHOD}'s network does not have ({some(left)}); name the "
