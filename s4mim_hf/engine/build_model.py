@@ -26,6 +26,7 @@ from s4mim_hf.modeling.backbone_weights import load_backbone_config
 from s4mim_hf.modeling.backbones import LOW_LEVEL_STRIDE, NATIVE_STRIDE
 from s4mim_hf.modeling.configuration_xception import backbone_config_class
 from s4mim_hf.modeling.encoders import square_patch_size
+from s4mim_hf.modeling.xception import NATIVE_STRIDE as XCEPTION_STRIDE
 from s4mim_hf.randomness import derive_seed
 
 Triple = tuple[float, float, float]
@@ -143,7 +144,8 @@ def planned_strides(config: ModelConfig) -> tuple[int, int | None]:
         InputError: the backbone cannot be had, or does not fit the decode head.
     """
     if config.decode_head == "deeplabv3plus":
-        return (LOW_LEVEL_STRIDE if config.mim_features == "decoder" else config.output_stride or NATIVE_STRIDE), None
+        own = XCEPTION_STRIDE if (config.backbone_config or {}).get("model_type") == "xception" else NATIVE_STRIDE
+        return (LOW_LEVEL_STRIDE if config.mim_features == "decoder" else config.output_stride or own), None
     key = "model.backbone_config" if config.backbone is None else f"model.backbone={config.backbone}"
     with _explained(key):
         given = config.backbone_config if config.backbone is None else load_backbone_config(config.backbone)
