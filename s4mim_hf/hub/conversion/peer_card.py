@@ -8,10 +8,26 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from s4mim_hf.data.catalog import CATALOG
 from s4mim_hf.errors import some
-from s4mim_hf.hub.card import loading_example
 from s4mim_hf.hub.conversion.peers import Peer
 from s4mim_hf.hub.conversion.reading import PeerWeights
 from s4mim_hf.modeling import S4MIMConfig
+
+_LOADING = """```python
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+folder = "FOLDER_OR_REPO_ID"
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True).eval()
+image = Image.open("image.jpg").convert("RGB")
+with torch.no_grad():
+    outputs = model(**processor(image, return_tensors="pt"))
+label_map = processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])[0]
+```
+
+`trust_remote_code=True` runs the model's code from this folder: read it first. It needs torch, transformers and Pillow
+only. With s4mim_hf installed, `import s4mim_hf` first and leave it out."""
 
 
 def render_peer_card(
@@ -50,7 +66,7 @@ def render_peer_card(
         "## The network\n\n" + _network(config, peer),
         "## Results\n\nNobody of s4mim_hf has measured these weights. Numbers that their authors publish were measured "
         "by them, with their code.",
-        "## How to load it\n\n" + loading_example("PATH_OR_REPO_ID"),
+        "## How to load it\n\n" + _LOADING,
     ]
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
