@@ -15,6 +15,7 @@ from s4mim_hf.errors import InputError
 from s4mim_hf.hub.conversion import PEERS, convert_checkpoint
 from s4mim_hf.hub.conversion.reading import file_hash
 from s4mim_hf.hub.load import load_model
+from s4mim_hf.hub.publication import prepare_publication
 
 CORRMATCH = {"stride": 8, "rates": (12, 24, 36)}
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
@@ -104,6 +105,10 @@ def test_the_card_says_whose_weights_these_are(tmp_path: Path) -> None:
     for expected in ("Nobody of s4mim_hf has measured", "`output_stride` 8", "`aspp_rates` 12, 24, 36", "Pascal VOC"):
         assert expected in card.text
     assert str(tmp_path) not in card.text
+    # It is published as it stands: nobody else's licence, no table of results.
+    published = prepare_publication(tmp_path / "model", "USER/corrmatch")
+    assert published.card.data.license == "cc-by-nc-4.0"
+    assert published.card.text == card.text
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "modeling_s4mim.py", "README.md"} <= {
         path.name for path in (tmp_path / "model").iterdir()
     }
