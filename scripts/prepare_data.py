@@ -179,6 +179,9 @@ def check_folder(folder: str, json_file: Path | None) -> int:
     """Check a folder, print what is in it, and return 2 where training would fail."""
     from s4mim_hf.data.checking import check
 
+    # Before a check that may take an hour.
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"cannot write --json {json_file}: there is no folder {json_file.parent}; give another file")
     report = check(folder)
     for table in report.tables():
         Console().print(table)

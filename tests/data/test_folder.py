@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,24 @@ def test_train_and_val_are_splits(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [item.id for item in listing.validation or []] == ["val/v00", "val/v01"]
     assert listing.notes == ["1 images outside images/train and images/val are left out: test/t"]
+
+
+def test_little_is_kept_of_an_image(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "raw", masked=1)
+    for index in range(500):
+        for place in ("images/i00.jpg", "masks/i00.png"):
+            first = source / place
+            os.link(first, first.with_name(f"photo{index:06d}{first.suffix}"))
+    tracemalloc.start()
+    try:
+        listing = opened(source).listing()
+        assert all(isinstance(item.image, Path) and item.image.is_file() for item in listing.training)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # An id and two paths as text; two Path objects instead take more than 600 bytes on top.
+    names = sum(len(str(part)) for item in listing.training for part in (item.id, item.image, item.label))
+    assert (held - names) / len(listing.training) < 400
 
 
 def test_folders_that_do_not_fit(tmp_path: Path) -> None:

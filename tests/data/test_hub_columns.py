@@ -47,6 +47,11 @@ def test_label_maps(tmp_path: Path) -> None:
     found, classes = first(label_map=names)
     np.testing.assert_array_equal(found, np.select([raw == 0, raw == 255], [0, 255], 1))
     assert classes == ("sky", "road")
+    # As the help shows it: 255 is ignored whether the others are names or numbers.
+    mixed = written(tmp_path, "mixed.json", {"0": "sky", "1": "road", "2": 255})
+    found, classes = first(label_map=mixed)
+    np.testing.assert_array_equal(found, np.select([raw == 0, raw == 1], [0, 1], 255))
+    assert classes == ("sky", "road")
     found, classes = first(label_map=names, classes=("cow", "road", "sky"))
     np.testing.assert_array_equal(found, np.select([raw == 0, raw == 255], [2, 255], 1))
     numbers = written(tmp_path, "numbers.json", {"0": None, "1": 1, "2": 0, "255": 1})

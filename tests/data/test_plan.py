@@ -99,6 +99,7 @@ def test_a_validation_folder_has_the_same_classes_and_its_own_ignored_id(tmp_pat
     (other / "classes.json").unlink()
     (other / "masks" / "i01.png").unlink()
     refused(flat, f"1 of 2 images of the validation folder {other} have no mask: i01", validation=str(other))
+    refused(flat, f"{flat}/../{flat.name} is the folder of the training images", validation=f"{flat}/../{flat.name}")
 
 
 def test_id_lists(tmp_path: Path) -> None:

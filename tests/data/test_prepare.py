@@ -137,7 +137,7 @@ def test_every_kind_of_problem_is_said_at_once(tmp_path: Path) -> None:
     (source / "masks" / "i04.png").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"1 images cannot be read: i03 .*; 1 masks cannot be read") as caught:
         prepare(source)
-    assert "correct or remove these files" in str(caught.value)
+    assert "correct or remove these, then run again" in str(caught.value)
 
 
 def test_doubtful_orientation_is_said(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_bad_samples_are_all_found_and_nothing_is_left(tmp_path: Path) -> None:
         write(tmp_path / "out", reads, shard_bytes=SMALL)
     assert str(caught.value) == (
         "2 masks hold colours: labeled/00001 (RGB), validation/00000; 1 images cannot be read: unlabeled/00006 "
-        "(Input/output error); correct or remove these files, then run again"
+        "(Input/output error); correct or remove these, then run again"
     )
     assert {kind: problem.count for kind, problem in caught.value.problems.items()} == {
         "masks hold colours": 2, "images cannot be read": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from s4mim_hf.data.options import PrepareOptions
@@ -128,11 +128,16 @@ def _draw_groups(
 
 def _validation_folder(folder: Path, options: PrepareOptions, raw: RawData) -> tuple[Source, list[Item]]:
     """Return the images of a validation folder, all with masks, under ids that no training image has."""
+    if options.source is not None and folder.resolve() == Path(options.source).resolve():
+        raise InputError(
+            f"--validation {folder} is the folder of the training images themselves; give another, or a part such as "
+            f"{DEFAULT_VALIDATION}"
+        )
     source = _beside(folder, options, raw.source)
     listing = source.listing()
     items = [*listing.training, *(listing.validation or [])]
     require_labels(items, f"the validation folder {folder}")
-    renamed = [replace(item, id=f"validation/{item.id}") for item in items]
+    renamed = [Item(f"validation/{item.id}", item.image, item.label) for item in items]
     training = {item.id for item in raw.listing.training}
     doubled = [item.id for item in renamed if item.id in training]
     if doubled:

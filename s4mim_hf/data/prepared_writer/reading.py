@@ -54,7 +54,7 @@ class BadSamples(InputError):
             rest = problem.count - len(problem.names[:3])
             more = f" and {rest} more" if rest else ""
             parts.append(f"{problem.count} {kind}: {', '.join(problem.names[:3])}{more}")
-        super().__init__(f"{'; '.join(parts)}; correct or remove these files, then run again")
+        super().__init__(f"{'; '.join(parts)}; correct or remove these, then run again")
         self.problems = problems
 
 

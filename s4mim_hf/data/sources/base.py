@@ -23,19 +23,36 @@ IGNORE_INDEX = 255
 Reference = Path | int
 
 
-@dataclass(frozen=True, slots=True)
 class Item:
     """One image, and its label where it has one.
 
+    Kept as text, because there may be hundreds of thousands: a `Path` takes five times the memory.
+
+    Args:
+        image_id: unique in its source, with forward slashes and without suffix, such as "train/0016E5_07959".
+        image: where the picture is; a text is the path of a file.
+        label: where its label is, likewise; None: it has none.
+
     Attributes:
-        id: unique in its source, with forward slashes and without suffix, such as "train/0016E5_07959".
-        image: where the picture is.
-        label: where its label is; None: it has none.
+        id: as given.
     """
 
-    id: str
-    image: Reference
-    label: Reference | None = None
+    __slots__ = ("_image", "_label", "id")
+
+    def __init__(self, image_id: str, image: Reference | str, label: Reference | str | None = None) -> None:
+        self.id = image_id
+        self._image, self._label = (str(each) if isinstance(each, Path) else each for each in (image, label))
+
+    @property
+    def image(self) -> Reference:
+        """Where the picture is."""
+        assert self._image is not None
+        return Path(self._image) if isinstance(self._image, str) else self._image
+
+    @property
+    def label(self) -> Reference | None:
+        """Where its label is; None: it has none."""
+        return Path(self._label) if isinstance(self._label, str) else self._label
 
 
 @dataclass(frozen=True)

@@ -167,15 +167,13 @@ def require_folder(folder: Path, expected: str) -> None:
         raise InputError(f"the folder {folder} {found}; {expected}")
 
 
-def listing_of(
-    folder: Path, images: Mapping[str, Path], labels: Mapping[str, Path | int], notes: Sequence[str]
-) -> Listing:
+def listing_of(folder: Path, images: Mapping[str, str], labels: Mapping[str, str], notes: Sequence[str]) -> Listing:
     """Put images and labels together by their ids, and part train/ from val/.
 
     Args:
         folder: the folder that holds images/.
         images: the picture files by id, as `files_by_id` returns them.
-        labels: where the label is of each image that has one.
+        labels: the mask files, likewise.
         notes: what a person should know already.
 
     Raises:
@@ -207,10 +205,10 @@ def require_labels(items: Sequence[Item], where: str) -> None:
         raise InputError(f"{len(bare)} of {len(items)} images of {where} have no mask: {some(bare)}; add masks")
 
 
-def files_by_id(folder: Path, expected: tuple[str, ...] = ()) -> tuple[dict[str, Path], list[str]]:
-    """Return the picture files below `folder` by id, and a note on files that are none.
+def files_by_id(folder: Path, expected: tuple[str, ...] = ()) -> tuple[dict[str, str], list[str]]:
+    """Return the paths of the picture files below `folder` by id, and a note on files that are none.
 
-    `os.walk` rather than `rglob`, which does not follow links to folders.
+    `os.walk` rather than `rglob`, which does not follow links to folders; texts rather than paths, as in `Item`.
 
     Args:
         folder: where to look.
@@ -219,21 +217,23 @@ def files_by_id(folder: Path, expected: tuple[str, ...] = ()) -> tuple[dict[str,
     Raises:
         InputError: two files have the same id.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, str] = {}
     others = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(parent).relative_to(folder)
         for name in sorted(names):
-            path = Path(parent, name)
             if name.startswith("."):
                 continue
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
-                if path.suffix.lower() not in expected:
-                    others.append(path.relative_to(folder).as_posix())
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix not in IMAGE_SUFFIXES:
+                if suffix not in expected:
+                    others.append((below / name).as_posix())
                 continue
-            image_id = without_suffix(path.relative_to(folder).as_posix())
+            path, image_id = os.path.join(parent, name), without_suffix((below / name).as_posix())
             if image_id in found:
-                raise InputError(f"{path} and {found[image_id].name} are both {image_id!r}; keep one of them")
+                other = os.path.basename(found[image_id])
+                raise InputError(f"{path} and {other} are both {image_id!r}; keep one of them")
             found[image_id] = path
     note = [f"{len(others)} files of {folder.name}/ are no pictures by their suffix: {some(others)}"] if others else []
     return found, note

@@ -48,7 +48,9 @@ def decode_class_map(data: bytes) -> np.ndarray:
         raise SampleError("masks are JPEG files, which blur ids; masks must be stored without loss, as PNG")
     if mode not in INTEGER_MODES:
         raise SampleError(
-            "masks hold colours where one channel of class ids is expected; convert each colour to its id", mode
+            "masks hold colours where one channel of class ids is expected; say what the colours mean with "
+            "--color-table FILE ('folder' and 'hub' take it), or convert them to ids",
+            mode,
         )
     ids = pixels.astype(np.int64)
     if kind == "PNG" and mode == "L":

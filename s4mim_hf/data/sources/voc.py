@@ -78,19 +78,19 @@ class VocSource(Source):
         Raises:
             InputError: a folder or list is missing, train and val share an id, or an id has no picture or mask.
         """
-        pictures, _ = files_by_id(self.root / "JPEGImages")
+        own, _ = files_by_id(self.root / "JPEGImages")
         masks = _files(self.root / "SegmentationClass", ".png")
         train, val = (_read_split(self.root, split) for split in ("train", "val"))
         both = set(train) & set(val)
         if both:
             raise InputError(f"train.txt and val.txt of {self.root} share {len(both)} ids: {some(sorted(both))}")
         for split, ids in (("train.txt", train), ("val.txt", val)):
-            _require(ids, pictures, split, self.root / "JPEGImages")
+            _require(ids, own, split, self.root / "JPEGImages")
             _require(ids, masks, split, self.root / "SegmentationClass")
         # A merged folder has SBD's maps beside VOC's own.
         labels = {**self.more.labels, **masks}
         trainaug = (set(train) | set(labels)) - set(val)
-        pictures = {**self._other_pictures(trainaug - set(pictures)), **pictures}
+        pictures: dict[str, Path | str] = {**self._other_pictures(trainaug - set(own)), **own}
         chosen = set(pictures) - set(val) if self._all_pictures else trainaug
         offered = set(train) if self._labeled_from_train else set(labels)
         return Listing(
@@ -211,7 +211,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     return read_id_list(root / "ImageSets" / "Segmentation" / f"{split}.txt")
 
 
-def _require(ids: Iterable[str], files: Mapping[str, Path], where: str, folder: Path) -> None:
+def _require(ids: Iterable[str], files: Collection[str], where: str, folder: Path) -> None:
     """Refuse ids without a file."""
     missing = [each for each in ids if each not in files]
     if missing:

@@ -104,7 +104,9 @@ def match_ids(
         # Looking for the most similar of very many takes minutes.
         hint = nearest(keys[unknown[0]], everything) if len(everything) <= _MANY else ""
         names = some(entries[index] for index in unknown)
-        raise InputError(f"{where} names {len(unknown)} images that are not there: {names}{hint}")
+        raise InputError(
+            f"{where} names {len(unknown)} images that are not there: {names}{hint}; correct the list, or add them"
+        )
     if ambiguous:
         several, names = some(sorted(found[keys[ambiguous[0]]])), some(entries[index] for index in ambiguous)
         raise InputError(f"{where}: {names} may mean several images ({several}); give the whole id")

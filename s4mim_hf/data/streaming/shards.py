@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def list_shards(patterns: Sequence[str]) -> tuple[Shard, ...]:
     found = [entry for listing in listings for entry in listing]
     urls = [url for url, _ in found]
     if len(set(urls)) < len(urls):
-        doubled = dict.fromkeys(url for url in urls if urls.count(url) > 1)
+        doubled = [url for url, count in Counter(urls).items() if count > 1]
         raise InputError(f"data.unlabeled.shards lists {some(doubled)} more than once; list each shard once")
     for url, size in found:
         if size == 0:

@@ -73,11 +73,11 @@ class Pictures:
     """Finds the picture that an annotation file means.
 
     Args:
-        images: the picture files by id.
+        images: the paths of the picture files by id.
         root: the folder that the ids are relative to.
     """
 
-    def __init__(self, images: Mapping[str, Path], root: Path) -> None:
+    def __init__(self, images: Mapping[str, str], root: Path) -> None:
         self.images = images
         self.root = root.resolve()
         self._by_tail: dict[str, list[str]] = {}

@@ -46,7 +46,7 @@ class AnnotatedSource(Source):
     def listing(self) -> Listing:
         """List the images; see `Source.listing`. One on which nothing is drawn is all background, or has no label."""
         found = self._annotations
-        files = {**found.pictures.images, **found.embedded}
+        files: dict[str, Path | str] = {**found.pictures.images, **found.embedded}
         unusable = found.empty if self._background is None else set()
         items = [
             Item(image_id, files[image_id], None if image_id in unusable else found.references.get(image_id))

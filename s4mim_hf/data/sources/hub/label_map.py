@@ -15,7 +15,7 @@ from s4mim_hf.data.sources.base import IGNORE_INDEX, Classes, SampleError
 from s4mim_hf.data.sources.class_names import checked_classes
 from s4mim_hf.errors import InputError, nearest, some
 
-_EXPECTED = 'a label map is JSON such as {"0": null, "7": "road", "8": "road"} or {"7": 0, "8": 0}'
+_EXPECTED = 'a label map is JSON such as {"0": null, "7": "road", "8": "road"} or {"0": 255, "7": 0, "8": 0}'
 _UNLISTED = -1
 _LARGEST = 2**16 - 1
 
@@ -51,7 +51,10 @@ class LabelMap:
         mapped = self._table[np.where(label < 0, last, label.clip(max=last))]
         if mapped.min(initial=0) == _UNLISTED:
             odd = np.unique(label[mapped == _UNLISTED]).tolist()
-            raise SampleError("masks hold ids that the label map does not list", some(map(str, odd), 8))
+            raise SampleError(
+                "masks hold ids that the label map does not list; list them, with null for what is to be ignored",
+                some(map(str, odd), 8),
+            )
         return mapped
 
 
@@ -72,7 +75,11 @@ def read_label_map(path: Path, classes: Sequence[str] | None, old_names: Mapping
         raise InputError(f"the label map {path} cannot be read: {error}; {_EXPECTED}") from None
     if not isinstance(content, dict) or not content:
         raise InputError(f"the label map {path} holds no object; {_EXPECTED}")
-    pairs = {_old_id(path, key): value for key, value in content.items()}
+    # 255 means ignored among names too.
+    pairs = {
+        _old_id(path, key): None if type(value) is int and value == IGNORE_INDEX else value
+        for key, value in content.items()
+    }
     used = [value for value in pairs.values() if value is not None]
     if all(isinstance(value, str) for value in used):
         return _by_names(path, pairs, classes)
