@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from tqdm import tqdm
+
 from s4mim_hf.errors import InputError
 
 
@@ -17,7 +19,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main() or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        # On a line of its own where a progress bar stands half drawn.
+        tqdm.write(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted; what was saved before stays", file=sys.stderr, flush=True)
