@@ -123,14 +123,13 @@ def head_of_run(folder: Path, segmenter: PreTrainedModel, processor: Any) -> Rec
         return None
     assert isinstance(segmenter, S4MIMForSemanticSegmentation), "a run saves no other"
     mean, std = _statistics(processor)
-    backbone = segmenter.backbone
     task = Task(
         num_labels=segmenter.config.num_labels,
         ignore_index=segmenter.config.semantic_loss_ignore_index,
         image_mean=mean,
         image_std=std,
-        feature_stride=4 if config.model.mim_features == "decoder" else backbone.output_stride,
-        feature_channels=(backbone.low_level_channels, backbone.channels),
+        feature_stride=segmenter.feature_stride,
+        feature_channels=segmenter.backbone.map_channels,
     )
     # How it was run: the weights are the same without, and this machine may have no GPU.
     anywhere = replace(config.model, sync_batch_norm=False, mim_attention="auto")
