@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluation": LEAVES | {"data", "modeling", "visualization"},
     "hub": LEAVES | {"data", "modeling", "evaluation", "hub_access", "hub_uploads"},
     "engine": LEAVES | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization"},
+    "demo": LEAVES | {"data", "methods", "modeling", "evaluation", "hub", "visualization", "engine"},
     "experiments": LEAVES
     | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization", "engine"},
 }

@@ -77,11 +77,17 @@ def load_finished_run(folder: Path, data_path: str | None = None) -> FinishedRun
     student, _, statistics = build_network(replace(config, model=anywhere), data)
     teacher = Teacher(student.segmenter)
     teacher.load(checkpoint / TEACHER_FILE)
-    _load_student(student, checkpoint / _STUDENT_FILE)
+    load_student(student, checkpoint)
     return FinishedRun(config, data, student.eval(), teacher, statistics, state["step"])
 
 
-def _load_student(student: S4MIMForSemiSupervisedSegmentation, path: Path) -> None:
+def load_student(student: S4MIMForSemiSupervisedSegmentation, checkpoint: Path) -> None:
+    """Load the student of the checkpoint `checkpoint` into one that is built alike.
+
+    Raises:
+        InputError: the weights cannot be read, or do not fit.
+    """
+    path = checkpoint / _STUDENT_FILE
     try:
         # A distributed run saves its wrapper's names.
         weights = {name.removeprefix("module."): tensor for name, tensor in load_file(str(path)).items()}

@@ -14,7 +14,7 @@ import s4mim_hf  # noqa: F401
 from s4mim_hf.data.catalog import Color, default_palette
 from s4mim_hf.errors import InputError
 
-_FAILURES = (
+LOADING_FAILURES = (
     OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError,
     StrictDataclassError,
 )  # fmt: skip
@@ -37,7 +37,7 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, Any]:
     source = str(folder) if folder.is_dir() else str(name)
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(source, output_loading_info=True)
-    except _FAILURES as error:
+    except LOADING_FAILURES as error:
         raise InputError(f"no segmentation model can be loaded from {name}: {_one_line(error)}") from None
     missing = sorted(report["missing_keys"])
     if missing:
@@ -45,7 +45,7 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, Any]:
         raise InputError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}; save the model again")
     try:
         processor = AutoImageProcessor.from_pretrained(source)
-    except _FAILURES as error:
+    except LOADING_FAILURES as error:
         raise InputError(
             f"{name} has no image processor that can be loaded: {_one_line(error)}; "
             "save one beside the model with processor.save_pretrained"
