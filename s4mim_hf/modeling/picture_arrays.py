@@ -60,7 +60,8 @@ def _decoded(image: Image.Image) -> Image.Image:
             image = Image.fromarray((gray >> 8 if deep else gray).clip(0, 255).astype(np.uint8))
         return image.convert("RGB")
     except _UNREADABLE as error:
-        named = f" {image.filename!r}" if getattr(image, "filename", "") else ""
+        file = getattr(image, "filename", "")
+        named = f" {file!r}" if file else ""
         raise ValueError(f"the image{named} cannot be decoded ({error}); replace it") from error
 
 

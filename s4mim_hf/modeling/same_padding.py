@@ -29,7 +29,7 @@ def pad_without_branches(network: nn.Module) -> None:
     By its class: weights keep their names, and pretrained ones are found.
     """
     for module in network.modules():
-        if type(module) is MobileNetV2ConvLayer and module.config.tf_padding:
+        if type(module) is MobileNetV2ConvLayer and getattr(module.config, "tf_padding", False):
             module.__class__ = SamePaddedLayer
 
 
