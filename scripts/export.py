@@ -29,8 +29,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("model", help="folder of a saved model, or Hub id")
     parser.add_argument("output", type=Path, help="file to write; it ends in .onnx or .pt2")
     sizes = parser.add_mutually_exclusive_group(required=True)
-    sizes.add_argument("--dynamic", action="store_true", help="any number of images, of any height and width")
-    sizes.add_argument("--size", metavar="HxW", help="any number of images, all of this height and width")
+    sizes.add_argument("--dynamic", action="store_true", help="images of any height and width")
+    sizes.add_argument("--size", metavar="HxW", help="images of this height and width only")
     parser.add_argument("--opset", type=int, help="ONNX operator set (default: torch's choice)")
     parser.add_argument(
         "--images", nargs="+", type=Path, metavar="FILE", help="pictures to compare with (default: rendered scenes)"
@@ -49,7 +49,7 @@ def main() -> None:
     print("tracing and comparing; for images of any size this takes up to a few minutes", file=sys.stderr, flush=True)
     found = export_graph(model, processor, arguments.output, size=size, opset=arguments.opset, images=images)
     taken = f"images of {size[0]}x{size[1]}" if size else "images of any size"
-    print(f"{arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB) takes batches of {taken}; {found}")
+    print(f"{arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB) takes {taken}; {found}")
 
 
 def parse_size(text: str) -> tuple[int, int]:

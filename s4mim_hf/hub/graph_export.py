@@ -1,7 +1,8 @@
 """Export a segmenter as one graph that runs without its code: torch.export (.pt2) and ONNX (.onnx).
 
 Legend: B images, H x W pixels, K classes. A graph maps `pixel_values` (B, 3, H, W) float32, as the image processor
-makes them, to `logits` (B, K, H, W), as the model gives them. B is free; H and W are free, or fixed once and for all.
+makes them, to `logits` (B, K, H, W), as the model gives them. B is free, but 1 where the encoder's code looks at sizes;
+H and W are free, or fixed once and for all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from s4mim_hf.hub.graph_files import INPUT, METADATA, OUTPUT, open_graph
 from s4mim_hf.hub.graph_verification import Verification, verification_images, verify
 
 FORMATS = (".onnx", ".pt2")
-# Their code decides by the image's size what to do, so that a graph holds for one size only.
+# Their code decides by the images' size and number what to do, so that a graph holds for one size, image by image.
 _ONE_SIZE = frozenset({"swin"})
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # What one file of an ONNX model can hold.
@@ -67,14 +68,15 @@ def export_graph(
     """
     _check_request(model, path, size, opset)
     network = _Logits(copy.deepcopy(model).to("cpu", torch.float32).eval())
-    program = capture(network, size)
-    metadata = describe(model, processor, size)
+    single = _encoder_of(model) in _ONE_SIZE
+    program = capture(network, size, single=single)
+    metadata = describe(model, processor, size, single=single)
     with _written_whole(path) as partial:
         if path.suffix == ".onnx":
             _save_onnx(program, partial, metadata, opset)
         else:
             torch.export.save(program, partial, extra_files={METADATA: json.dumps(metadata)})
-        batches = verification_images(processor, size, images)
+        batches = verification_images(processor, size, images, single=single)
         return verify(network, open_graph(partial), batches)
 
 
@@ -89,20 +91,21 @@ class _Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-def capture(network: nn.Module, size: tuple[int, int] | None = None) -> ExportedProgram:
+def capture(network: nn.Module, size: tuple[int, int] | None = None, *, single: bool = False) -> ExportedProgram:
     """Trace a network of one argument, `pixel_values`, by torch.export.
 
     Args:
         network: in evaluation mode, on the CPU.
         size: (H, W) of all images; None: any.
+        single: whether the graph takes one image at a time, and not any number.
 
     Raises:
         InputError: the network's code does not allow it.
     """
-    free: dict[int, Any] = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    free: dict[int, Any] = dict.fromkeys([*([] if single else [0]), *([] if size else [2, 3])], Dim.DYNAMIC)
     # Odd and unequal sides, so that none is taken for another.
     height, width = size or (97, 131)
-    example = torch.zeros(2, 3, height, width)
+    example = torch.zeros(1 if single else 2, 3, height, width)
     try:
         # Without it, graphs refuse single images and sizes that happen to need no cutting: 0 and 1 count as special.
         with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
@@ -118,12 +121,15 @@ def capture(network: nn.Module, size: tuple[int, int] | None = None) -> Exported
     return program
 
 
-def describe(model: PreTrainedModel, processor: Any, size: tuple[int, int] | None) -> dict[str, Any]:
+def describe(
+    model: PreTrainedModel, processor: Any, size: tuple[int, int] | None, *, single: bool = False
+) -> dict[str, Any]:
     """Return what a graph's file says beside the graph: input and output, classes, colours, how images are prepared."""
     preparation = {key: value for key, value in processor.to_dict().items() if key not in ("auto_map", "_auto_class")}
+    batch, sides = 1 if single else "batch", size or ("height", "width")
     return {
-        "input": {"name": INPUT, "shape": ["batch", 3, *(size or ("height", "width"))], "channels": "RGB"},
-        "output": {"name": OUTPUT, "shape": ["batch", model.config.num_labels, *(size or ("height", "width"))]},
+        "input": {"name": INPUT, "shape": [batch, 3, *sides], "channels": "RGB"},
+        "output": {"name": OUTPUT, "shape": [batch, model.config.num_labels, *sides]},
         "id2label": {str(index): label for index, label in model.config.id2label.items()},
         "palette": getattr(model.config, "palette", None),
         "image_processor": json.loads(json.dumps(preparation, default=str)),
@@ -139,7 +145,7 @@ def _check_request(model: PreTrainedModel, path: Path, size: tuple[int, int] | N
         raise InputError(f"the size {size[0]}x{size[1]} has no pixels; give height and width of at least 1")
     if opset is not None and path.suffix != ".onnx":
         raise InputError(f"an opset ({opset}) is ONNX's, but {path} is no .onnx file; leave it out")
-    backbone = getattr(getattr(model.config, "backbone_config", None), "model_type", model.config.model_type)
+    backbone = _encoder_of(model)
     if size is None and backbone in _ONE_SIZE:
         raise InputError(
             f"the encoder {backbone!r} looks at the size of each image in its code, so its graph holds for one size; "
@@ -153,7 +159,12 @@ def _check_request(model: PreTrainedModel, path: Path, size: tuple[int, int] | N
         raise InputError(f"the model's {weights / 1e9:.1f} GB of weights do not fit into one ONNX file; export .pt2")
 
 
+def _encoder_of(model: PreTrainedModel) -> str:
+    return getattr(getattr(model.config, "backbone_config", None), "model_type", model.config.model_type)
+
+
 def _save_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any], opset: int | None) -> None:
+    # Those that the graph leaves free.
     names = {0: "batch", 2: "height", 3: "width"}
     try:
         with _without_remarks():
@@ -194,7 +205,8 @@ def _written_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}; give another file") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _one_line(error: Exception) -> str:

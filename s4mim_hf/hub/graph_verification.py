@@ -42,7 +42,7 @@ class Verification:
 
 
 def verification_images(
-    processor: Any, size: tuple[int, int] | None, images: Sequence[np.ndarray] | None
+    processor: Any, size: tuple[int, int] | None, images: Sequence[np.ndarray] | None, *, single: bool = False
 ) -> list[torch.Tensor]:
     """Return batches of prepared pictures (B, 3, H, W).
 
@@ -50,6 +50,7 @@ def verification_images(
         processor: prepares them.
         size: (H, W) that all of them get; None: their own.
         images: uint8 (H, W, 3); None: rendered scenes.
+        single: whether a batch must be of one picture.
     """
     resized: dict[str, Any] = {}
     if size is not None:
@@ -58,7 +59,8 @@ def verification_images(
         return [processor(images=[image], return_tensors="pt", **resized)["pixel_values"] for image in images]
     random = np.random.default_rng(0)
     scenes = [[render_scene(random)[0][:height, :width] for _ in range(count)] for count, height, width in _CROPS]
-    return [processor(images=batch, return_tensors="pt", **resized)["pixel_values"] for batch in scenes]
+    batches = [processor(images=batch, return_tensors="pt", **resized)["pixel_values"] for batch in scenes]
+    return [one for batch in batches for one in batch.split(1)] if single else batches
 
 
 @torch.no_grad()
