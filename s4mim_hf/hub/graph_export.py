@@ -1,8 +1,8 @@
 """Export a segmenter as one graph that runs without its code: torch.export (.pt2) and ONNX (.onnx).
 
 Legend: B images, H x W pixels, K classes. A graph maps `pixel_values` (B, 3, H, W) float32, as the image processor
-makes them, to `logits` (B, K, H, W), as the model gives them. B is free, but 1 where the encoder's code looks at sizes;
-H and W are free, or fixed once and for all.
+makes them, to `logits` (B, K, H, W), as the model gives them. B is free, or 1 where the encoder's code looks at the
+number of images; H and W are free, or fixed once and for all.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from s4mim_hf.hub.graph_files import INPUT, METADATA, OUTPUT, open_graph
 from s4mim_hf.hub.graph_verification import Verification, verification_images, verify
 
 FORMATS = (".onnx", ".pt2")
-# Their code decides by the images' size and number what to do, so that a graph holds for one size, image by image.
-_ONE_SIZE = frozenset({"swin"})
+# Encoders whose code never looks at the number of images, or at their size. Attention does: it broadcasts, cuts windows
+# and interpolates positions by them, so that its graph holds for one image of one size. ConvNeXts lay their memory out
+# by them: their graphs take one image, of more than 32 pixels a side.
+_ANY_NUMBER = frozenset({"resnet", "mobilenet_v2", "xception"})
+_ANY_SIZE = _ANY_NUMBER | {"convnext", "dinov3_convnext"}
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # What one file of an ONNX model can hold.
 _LARGEST_ONNX = 2**31
@@ -68,7 +71,7 @@ def export_graph(
     """
     _check_request(model, path, size, opset)
     network = _Logits(copy.deepcopy(model).to("cpu", torch.float32).eval())
-    single = _encoder_of(model) in _ONE_SIZE
+    single = _encoder_of(model) not in _ANY_NUMBER
     program = capture(network, size, single=single)
     metadata = describe(model, processor, size, single=single)
     with _written_whole(path) as partial:
@@ -146,9 +149,9 @@ def _check_request(model: PreTrainedModel, path: Path, size: tuple[int, int] | N
     if opset is not None and path.suffix != ".onnx":
         raise InputError(f"an opset ({opset}) is ONNX's, but {path} is no .onnx file; leave it out")
     backbone = _encoder_of(model)
-    if size is None and backbone in _ONE_SIZE:
+    if size is None and backbone not in _ANY_SIZE:
         raise InputError(
-            f"the encoder {backbone!r} looks at the size of each image in its code, so its graph holds for one size; "
+            f"a graph of the encoder {backbone!r}, whose code looks at the size of each image, holds for one size; "
             "say which (--size HxW)"
         )
     missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None] if path.suffix == ".onnx" else []

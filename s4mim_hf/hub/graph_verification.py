@@ -75,12 +75,17 @@ def verify(
         batches: pixel_values (B, 3, H, W).
 
     Raises:
-        RuntimeError: a class map differs by more than ties.
+        RuntimeError: a class map differs by more than ties, or the graph refuses a batch.
     """
     pixels = differing = 0
     largest = 0.0
     for batch in batches:
-        expected, found = network(batch), graph(batch)
+        expected = network(batch)
+        try:
+            found = graph(batch)
+        except Exception as error:
+            # Of no common kind: each runtime has its own.
+            raise RuntimeError(f"the graph refuses a batch of {tuple(batch.shape)} that the model takes") from error
         if expected.shape != found.shape:
             raise RuntimeError(f"the graph gives logits of {tuple(found.shape)}, the model of {tuple(expected.shape)}")
         scale = float(expected.std(correction=0)) or 1.0

@@ -67,7 +67,7 @@ class S4MIMPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     # device_map: each of them stays on one device; between them features travel as a model's inputs do.
-    _no_split_modules = ("Backbone", "DeepLabV3PlusHead")
+    _no_split_modules = ("Backbone", "DeepLabV3PlusHead", "DPTHead")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

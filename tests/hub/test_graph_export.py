@@ -114,7 +114,7 @@ def test_mobilenets_padding_and_the_padding_of_images_fix_no_size() -> None:
 
 def test_an_encoder_of_windows_is_exported_for_one_size(tmp_path: Path) -> None:
     model = segmenter(SWIN)
-    with pytest.raises(InputError, match=r"'swin' looks at the size of each image .* \(--size HxW\)"):
+    with pytest.raises(InputError, match=r"encoder 'swin', .* holds for one size; say which \(--size HxW\)"):
         export_graph(model, S4MIMImageProcessor(), tmp_path / "graph.pt2")
     found = export_graph(model, S4MIMImageProcessor(), tmp_path / "graph.pt2", size=(40, 56))
     assert found.differing == 0
@@ -172,5 +172,7 @@ def test_a_graph_that_predicts_otherwise_is_found_and_ties_are_not() -> None:
     assert "equal class maps on 400 pixels" in str(verify(network, network, [images]))
     with pytest.raises(RuntimeError, match=r"other classes than the model at \d+ of 400 pixels"):
         verify(network, lambda batch: -network(batch), [images])
+    with pytest.raises(RuntimeError, match=r"refuses a batch of \(1, 3, 20, 20\) that the model takes"):
+        verify(network, lambda batch: network(batch[:, :2]), [images])
     with pytest.raises(RuntimeError, match=r"logits of \(1, 4, 20, 10\)"):
         verify(network, lambda batch: network(batch)[..., :10], [images])

@@ -29,8 +29,9 @@ def test_evaluation_is_one_graph_with_the_same_result(make_config, name):
     assert torch.equal(predicted(compiled, images), predicted(model, images))
 
 
-def test_bfloat16_weights_take_the_processors_float32(make_config, backbone_name, tmp_path):
-    model = S4MIMForSemanticSegmentation(make_config(backbone_name)).eval()
+@pytest.mark.parametrize("name", ["resnet-basic", "mobilenet_v2", "convnext", "swin", "dinov2"])
+def test_bfloat16_weights_take_the_processors_float32(make_config, name, tmp_path):
+    model = S4MIMForSemanticSegmentation(make_config(name)).eval()
     model.save_pretrained(tmp_path)
     images = torch.randn(2, 3, 33, 50)
     expected = predicted(model, images)
@@ -70,10 +71,9 @@ def test_device_maps_and_weights_on_disk_change_nothing(make_config, tmp_path, d
 
 def test_device_maps_split_between_encoder_and_head_only(make_config):
     """Within either, features of one device would meet those of another."""
-    for name in ("resnet-basic", "mobilenet_v2", "swin"):
+    for name in ("resnet-basic", "mobilenet_v2", "dinov2"):
         model = S4MIMForSemanticSegmentation(make_config(name))
-        whole = {type(child).__name__ for child in model.children()}
-        assert whole == set(model._no_split_modules)
+        assert {type(child).__name__ for child in model.children()} <= set(model._no_split_modules)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
