@@ -10,15 +10,15 @@ H, W: a picture's height and width after its EXIF orientation is applied.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, ImageOps
 
 from s4mim_hf.data.picture_headers import Header, read_header
 from s4mim_hf.data.prepared import decode_image, decode_label
+from s4mim_hf.data.prepared.pixels import opened_picture
 
 # Other factors exist, but their transforms are slower than decoding at full size.
 _REDUCTIONS = (8, 4, 2)
@@ -114,7 +114,7 @@ class _EncodedImage:
         # The first rows of a picture that is turned may be any of its edges.
         data = self._data if self._turned else self._header.first_rows(self._data, rows.stop)
         rows, columns = rows.divided(reduction), columns.divided(reduction)
-        with Image.open(io.BytesIO(data)) as image:
+        with opened_picture(data) as image:
             if reduction > 1:
                 image.draft(None, (image.width // reduction, max(1, image.height // reduction)))
             upright = ImageOps.exif_transpose(image) if self._turned else image
@@ -142,6 +142,7 @@ def open_image(data: bytes) -> Picture:
 
     Raises:
         OSError: the bytes are no picture that Pillow can read.
+        ValueError: it has too many pixels.
     """
     header = read_header(data)
     return DecodedPicture(decode_image(data)) if header is None else _EncodedImage(data, header)
@@ -152,7 +153,7 @@ def open_label(data: bytes) -> Picture:
 
     Raises:
         OSError: the bytes are no picture that Pillow can read.
-        ValueError: the picture has no single integer channel.
+        ValueError: the picture has no single integer channel, or too many pixels.
     """
     header = read_header(data)
     if header is None or header.kind != "png":
@@ -162,6 +163,6 @@ def open_label(data: bytes) -> Picture:
 
 def _orientation(data: bytes) -> tuple[bool, bool]:
     """Return whether a JPEG's metadata turn or mirror it, and whether height and width change places."""
-    with Image.open(io.BytesIO(data)) as image:
+    with opened_picture(data) as image:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation in range(2, 9), orientation in range(5, 9)

@@ -7,7 +7,6 @@ and position i stands for pixels i*r .. i*r + r - 1, for every encoder and every
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from .configuration_s4mim import VISION_TRANSFORMERS, S4MIMConfig, even_layers
 from .dilation import CAN_DILATE, LOW_LEVEL_STRIDE, set_output_stride
 from .encoders import MobileNetV2Pyramid, build_pyramid, build_transformer, square_patch_size
 from .resnet_variants import check_resnet_variant, vary_resnet
+from .same_padding import pad_without_branches
 from .xception import NATIVE_STRIDE as XCEPTION_STRIDE
 from .xception import XceptionPyramid
 
@@ -100,6 +100,7 @@ class Backbone(nn.Module):
         self.map_channels: tuple[int, ...] = tuple(self.encoder.channels)
         self.low_level_channels, self.channels = self.map_channels[0], self.map_channels[-1]
         self.in_channels = getattr(config, "num_channels", 3)
+        pad_without_branches(self.encoder)
 
     def freeze(self) -> None:
         """Stop learning for good: no gradient, no graph, evaluation mode whatever mode the model is put into."""
@@ -135,13 +136,16 @@ class Backbone(nn.Module):
         )
 
     def _crop(self, feature: torch.Tensor, stride: int, shape: torch.Size, height: int, width: int) -> torch.Tensor:
-        expected = (math.ceil(shape[-2] / stride), math.ceil(shape[-1] / stride))
+        # ceil(a / b) as (a - 1) // b + 1: a graph whose sizes are free divides no floats.
+        expected = ((shape[-2] - 1) // stride + 1, (shape[-1] - 1) // stride + 1)
         if tuple(feature.shape[-2:]) != expected:
             raise ValueError(
                 f"the backbone {self.model_type!r} gives features of {tuple(feature.shape[-2:])} where stride {stride} "
                 f"means {expected} for an input of {tuple(shape[-2:])}; choose a pyramid with strides 4, 8, 16, 32"
             )
-        return feature[..., : math.ceil(height / stride), : math.ceil(width / stride)]
+        if self._rounds_up:
+            return feature
+        return feature[..., : (height - 1) // stride + 1, : (width - 1) // stride + 1]
 
 
 def build_backbone(config: S4MIMConfig) -> Backbone:

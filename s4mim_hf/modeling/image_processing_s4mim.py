@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
+from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
+
+from .picture_arrays import check_pairs, flatten, map_arrays, rgb_array, shrunk_map
+from .picture_sizes import Size, as_sizes, padded_size, resized_size, shrunk_size
 
 IGNORE_INDEX = 255
 # Scores that are held at once where logits are enlarged to a photo's size (256 MiB): all of its classes may be 8 GB.
@@ -25,27 +27,36 @@ class S4MIMImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     """What `S4MIMImageProcessor` takes beyond transformers' arguments."""
 
     max_side: int | None
+    keep_aspect_ratio: bool | None
+    size_divisor: int | None
 
 
 class S4MIMImageProcessor(PilBackend):
     """Scale images to [0, 1] and normalise them with ImageNet's mean and deviation, at their own size by default.
 
-    Args (all but `max_side` as in transformers' image processors):
+    Args (the others are as in transformers' image processors):
         max_side: The longest side that the model's training pictures were allowed to keep. Images whose longer side is
             longer are first shrunk to it, with their maps (by nearest neighbour); None: none are.
         do_resize: Off by default. `size` is {"shortest_edge": N}, {"longest_edge": N}, both, or
             {"height": H, "width": W}.
+        keep_aspect_ratio: True: `size` bounds the image, whose shape stays: it becomes as large as fits into H x W.
+            False: the image becomes exactly H x W, or N x N for one edge. None, the default: edges keep the shape,
+            H x W does not.
         resample: Pillow's resampling for images (bilinear); segmentation maps are always resized by nearest neighbour.
         do_rescale, rescale_factor: Multiply by 1/255.
         do_normalize, image_mean, image_std: (x - mean) / std for each channel.
-        do_pad: Pad images of different sizes to the largest height and width, to the right and below: with 0 after
-            normalisation (the mean colour), labels with 255.
+        do_pad: Pad to the right and below: with 0 after normalisation (the mean colour), labels with 255. Images of
+            different sizes become as large as the largest height and width among them.
+        size_divisor: Pad height and width to multiples of this, single images too; None: to no multiple.
+        pad_size: {"height": H, "width": W} to pad every image to; None: no further than the batch needs.
     """
 
     _auto_class = "AutoImageProcessor"
     valid_kwargs = S4MIMImageProcessorKwargs
 
     max_side: int | None = None
+    keep_aspect_ratio: bool | None = None
+    size_divisor: int | None = None
     resample = PILImageResampling.BILINEAR
     image_mean = (0.485, 0.456, 0.406)
     image_std = (0.229, 0.224, 0.225)
@@ -62,7 +73,8 @@ class S4MIMImageProcessor(PilBackend):
         """Prepare one picture or a list of them.
 
         Args:
-            images: PIL image, numpy array or tensor (grayscale, RGB or RGBA; channels first or last), or a list.
+            images: PIL image of any mode, numpy array or tensor (gray, RGB or RGBA; channels first or last), path or
+                URL, a batch (B, 3, H, W), or a list.
             segmentation_maps: (H, W) ids as PIL image, array or tensor, one for each image; None for none.
             kwargs: Any argument of the class, for this call; `return_tensors="pt"` for a batch as tensors.
 
@@ -70,36 +82,48 @@ class S4MIMImageProcessor(PilBackend):
             pixel_values: (B, 3, H, W) float32, and with maps labels: (B, H, W) int64.
 
         Raises:
-            ValueError: A map whose size or number differs from the images', or sizes that differ without do_pad.
+            ValueError: An image that cannot be read or is none, a map whose size or number differs from the images',
+                or sizes that differ without do_pad.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def input_size(self, height: int, width: int, **kwargs: Any) -> Size:
+        """Return the (height, width) that a picture of this size fills in `pixel_values`, in the upper left corner.
+
+        What lies to the right and below is padding. `kwargs` are what a call changes: max_side, do_resize, size,
+        keep_aspect_ratio.
+        """
+        names = ("max_side", "do_resize", "size", "keep_aspect_ratio", "default_to_square")
+        chosen = self._standardize_kwargs(**{name: kwargs.get(name, getattr(self, name)) for name in names})
+        height, width = shrunk_size(height, width, chosen["max_side"])
+        if not chosen["do_resize"]:
+            return height, width
+        return resized_size(height, width, chosen["size"], chosen["keep_aspect_ratio"])
 
     def process_image(
         self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
     ) -> np.ndarray:
         """Return one picture as (3, H, W) of its own dtype; gray is repeated, transparency dropped."""
-        if isinstance(image, Image.Image):
-            return np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
-        array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-        if array.ndim == 2:
-            array, input_data_format = array[None], ChannelDimension.FIRST
-        if input_data_format is None:
-            input_data_format = _channel_dimension(array.shape, first_by_default=isinstance(image, torch.Tensor))
-        if input_data_format == ChannelDimension.LAST:
-            array = np.moveaxis(array, -1, 0)
-        return np.repeat(array, 3, axis=0) if array.shape[0] == 1 else array[:3]
+        return rgb_array(image, input_data_format)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """Return a flat list; unlike transformers', it knows (H, W) arrays as gray pictures."""
-        return _flatten(self.fetch_images(images))
+        found = [self._fetch(one) for one in flatten(images)]
+        if not found:
+            raise ValueError("there are no images; give at least one")
+        return found
+
+    def _fetch(self, image: Any) -> Any:
+        try:
+            return self.fetch_images(image)
+        except (OSError, TypeError, ValueError) as error:
+            words = " ".join(str(error).split())[:300]
+            raise ValueError(f"the image {image!r:.200} cannot be read ({words}); give an image") from error
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
-        """Resize (C, H, W), also to a longest edge alone, which the Pillow backend does not know."""
-        if size.longest_edge and not size.shortest_edge:
-            height, width = image.shape[-2:]
-            scale = size.longest_edge / max(height, width)
-            size = SizeDict(height=max(1, round(height * scale)), width=max(1, round(width * scale)))
-        return super().resize(image, size, resample=resample, **kwargs)
+        """Resize (C, H, W) to `size`, its shape kept or not as `keep_aspect_ratio` among the arguments says."""
+        height, width = resized_size(image.shape[-2], image.shape[-1], size, kwargs.get("keep_aspect_ratio"))
+        return super().resize(image, SizeDict(height=height, width=width), resample=resample)
 
     def _shrink(self, image: np.ndarray, max_side: int | None) -> np.ndarray:
         """Shrink (C, H, W) as the training pictures were when they were stored; smaller ones stay as they are.
@@ -117,8 +141,8 @@ class S4MIMImageProcessor(PilBackend):
         prepared = self._prepare_image_like_inputs(images, **_only(kwargs, "do_convert_rgb", "input_data_format"))
         data = {"pixel_values": self._preprocess(prepared, **kwargs)}
         if segmentation_maps is not None:
-            maps = _as_maps(segmentation_maps)
-            _check_pairs([image.shape[-2:] for image in prepared], [one.shape for one in maps])
+            maps = map_arrays(segmentation_maps)
+            check_pairs([image.shape[-2:] for image in prepared], [one.shape for one in maps])
             data["labels"] = self._prepare_maps(maps, **kwargs)
         if return_tensors is not None and len({image.shape for image in data["pixel_values"]}) > 1:
             raise ValueError(
@@ -140,17 +164,29 @@ class S4MIMImageProcessor(PilBackend):
         image_mean: Any,
         image_std: Any,
         do_pad: bool,
+        keep_aspect_ratio: bool | None = None,
         **kwargs: Any,
     ) -> list[np.ndarray]:
         images = [self._shrink(image, max_side) for image in images]
         if do_resize:
-            images = [self.resize(image, size, resample) for image in images]
+            images = [self.resize(image, size, resample, keep_aspect_ratio=keep_aspect_ratio) for image in images]
         if do_rescale:
             images = [self.rescale(image, rescale_factor) for image in images]
         if do_normalize:
             images = [self.normalize(image, image_mean, image_std) for image in images]
         images = [np.ascontiguousarray(image, dtype=np.float32) for image in images]
-        return self.pad(images) if do_pad and len(images) > 1 else images
+        return self._pad_alike(images, 0, **kwargs) if do_pad else images
+
+    def _pad_alike(
+        self,
+        images: list[np.ndarray],
+        value: int,
+        size_divisor: int | None = None,
+        pad_size: SizeDict | None = None,
+        **_: Any,
+    ) -> list[np.ndarray]:
+        height, width = padded_size([image.shape[-2:] for image in images], size_divisor, pad_size)
+        return self.pad(images, SizeDict(height=height, width=width), fill_value=value)
 
     def _prepare_maps(
         self,
@@ -160,56 +196,63 @@ class S4MIMImageProcessor(PilBackend):
         do_resize: bool,
         size: SizeDict,
         do_pad: bool,
+        keep_aspect_ratio: bool | None = None,
         **kwargs: Any,
     ) -> list[np.ndarray]:
-        channels = [_shrink_map(one, max_side)[None] for one in maps]
+        channels = [shrunk_map(one, max_side)[None] for one in maps]
         if do_resize:
             # As bytes: Pillow resizes 8-bit pictures, and ids fit.
-            channels = [self.resize(one.astype(np.uint8), size, PILImageResampling.NEAREST) for one in channels]
-        if do_pad and len(channels) > 1:
-            channels = self.pad(channels, fill_value=IGNORE_INDEX)
+            nearest = {"resample": PILImageResampling.NEAREST, "keep_aspect_ratio": keep_aspect_ratio}
+            channels = [self.resize(one.astype(np.uint8), size, **nearest) for one in channels]
+        if do_pad:
+            channels = self._pad_alike(channels, IGNORE_INDEX, **kwargs)
         return [one[0].astype(np.int64) for one in channels]
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: list[tuple[int, int]] | torch.Tensor | None = None
+        self,
+        outputs: Any,
+        target_sizes: list[Size] | torch.Tensor | None = None,
+        input_sizes: list[Size] | torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """Turn logits into class maps.
+        """Turn logits into class maps of the pictures' own sizes.
+
+        Where the padding lies follows from the pictures' sizes: if they, shrunk, resized and padded as this processor
+        is configured, make up the logits' height and width, then each picture's part is cut out before it is resized.
+        Otherwise, as with logits of a smaller scale, all of them are resized.
 
         Args:
-            outputs: Has `logits` (B, K, H, W).
-            target_sizes: The (height, width) of each map, B of them, such as the pictures' sizes before `max_side`;
-                the logits are resized bilinearly. None: as they are.
+            outputs: Has `logits` (B, K, H, W), or is a dictionary with them.
+            target_sizes: The (height, width) of each picture as it was given to the processor, B of them; the logits
+                are resized to it bilinearly. None: as they are.
+            input_sizes: The (height, width) that each picture fills in the logits, where a call of the processor
+                changed its configuration: `input_size` says it. None: as configured.
 
         Returns:
             B tensors (H, W) int64 of ids 0..K-1.
 
         Raises:
-            ValueError: Another number of target sizes than of images.
+            ValueError: Another number of sizes than of images, or input sizes larger than the logits.
         """
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
-        if target_sizes is None:
-            return list(logits.argmax(dim=1))
-        if len(target_sizes) != len(logits):
-            raise ValueError(f"{len(target_sizes)} target sizes are given for {len(logits)} images; give one for each")
-        sizes = [(int(height), int(width)) for height, width in target_sizes]
-        return [class_map(one, size) for one, size in zip(logits, sizes, strict=True)]
+        whole: Size = (logits.shape[-2], logits.shape[-1])
+        targets = as_sizes(target_sizes, "target", len(logits))
+        filled = as_sizes(input_sizes, "input", len(logits), most=whole)
+        if filled is None:
+            filled = [whole] * len(logits) if targets is None else self._filled(targets, whole)
+        parts = [one[:, :height, :width] for one, (height, width) in zip(logits, filled, strict=True)]
+        return [class_map(part, size) for part, size in zip(parts, targets or filled, strict=True)]
 
-
-def shrunk_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """Return the (height, width) that a picture has once its longer side is at most `max_side`."""
-    longest = max(height, width)
-    if max_side is None or longest <= max_side:
-        return height, width
-    if max_side < 1:
-        raise ValueError(f"max_side is {max_side}; it must be at least 1, or None to shrink nothing")
-    return max(1, round(height * max_side / longest)), max(1, round(width * max_side / longest))
-
-
-def _shrink_map(ids: np.ndarray, max_side: int | None) -> np.ndarray:
-    """Shrink (H, W) ids like their picture: each pixel takes the id at its centre."""
-    sizes = zip(shrunk_size(ids.shape[0], ids.shape[1], max_side), ids.shape, strict=True)
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in sizes)
-    return ids[rows[:, None], columns]
+    def _filled(self, targets: list[Size], whole: Size) -> list[Size]:
+        """Return each picture's part of logits of size `whole`: all of them where padding does not make up that."""
+        if not self.do_pad:
+            return [whole] * len(targets)
+        sizes = [self.input_size(*target) for target in targets]
+        padding = self._standardize_kwargs(pad_size=self.pad_size)["pad_size"]
+        try:
+            fits = padded_size(sizes, self.size_divisor, padding) == whole
+        except ValueError:
+            fits = False
+        return sizes if fits else [whole] * len(targets)
 
 
 def class_map(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -233,43 +276,9 @@ def class_map(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return winner
 
 
-def _flatten(images: Any) -> list[Any]:
-    if isinstance(images, list | tuple):
-        return [one for part in images for one in _flatten(part)]
-    return list(images) if getattr(images, "ndim", 0) == 4 else [images]
-
-
-def _channel_dimension(shape: tuple[int, ...], *, first_by_default: bool) -> ChannelDimension:
-    """Say where the channels are; where both ends could be: first in tensors, last in arrays, as is usual for each."""
-    ends = [len(shape) == 3 and shape[end] in (1, 3, 4) for end in (0, -1)]
-    if not any(ends):
-        raise ValueError(
-            f"an image has the shape {tuple(shape)}; its first or last dimension must be 1, 3 or 4 channels"
-        )
-    return ChannelDimension.FIRST if ends[0] and (first_by_default or not ends[1]) else ChannelDimension.LAST
-
-
 def _only(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
     """Take `names` out of `kwargs`."""
     return {name: kwargs.pop(name, None) for name in names}
-
-
-def _as_maps(maps: Any) -> list[np.ndarray]:
-    """Return one (H, W) array of ids for each map; a stack (B, H, W) counts as a list."""
-    if isinstance(maps, Image.Image) or (hasattr(maps, "ndim") and maps.ndim == 2):
-        maps = [maps]
-    arrays = [np.asarray(one.cpu() if isinstance(one, torch.Tensor) else one) for one in maps]
-    for array in arrays:
-        if array.ndim != 2:
-            raise ValueError(f"a segmentation map has the shape {array.shape}; it must be (height, width) of class ids")
-    return arrays
-
-
-def _check_pairs(images: list[tuple[int, ...]], maps: list[tuple[int, ...]]) -> None:
-    if images != maps:
-        raise ValueError(
-            f"the images' sizes are {images} and the segmentation maps' {maps}; they must be the same, pairwise"
-        )
 
 
 __all__ = ["S4MIMImageProcessor"]

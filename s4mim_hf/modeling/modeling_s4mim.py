@@ -95,9 +95,10 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
                 "width), with no dimension empty"
             )
         height, width = pixel_values.shape[-2:]
+        pixel_values = pixel_values.to(self.dtype)  # the image processor's are float32
         with use_view_groups(self.backbone, view_groups):
             maps: tuple[torch.Tensor, ...] = self.backbone(pixel_values)
-        rows, encoder_features = len(maps[-1]), maps[-1]
+        rows, encoder_features = maps[-1].shape[0], maps[-1]  # len() would fix it in an exported graph
         if feature_noise is not None:
             maps = feature_noise.perturb(maps)
             view_groups = feature_noise.decoder_groups(view_groups)

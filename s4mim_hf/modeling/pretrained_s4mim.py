@@ -66,6 +66,8 @@ class S4MIMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "segmenter"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # device_map: each of them stays on one device; between them features travel as a model's inputs do.
+    _no_split_modules = ("Backbone", "DeepLabV3PlusHead", "DPTHead")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -82,8 +84,26 @@ class S4MIMPreTrainedModel(PreTrainedModel):
             if isinstance(token := getattr(module, name, None), nn.Parameter):
                 nn.init.normal_(token, std=deviation)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, use_safetensors: bool | None = None, **kwargs: Any) -> Any:
+        """Load as transformers does, but from safetensors only: pickled weights can run code.
+
+        Raises:
+            ValueError: use_safetensors=False.
+            OSError: There is no such model, or it has no weights as safetensors.
+        """
+        if use_safetensors is False:
+            raise ValueError("weights are read from safetensors only; leave use_safetensors out")
+        return super().from_pretrained(*args, use_safetensors=True, **kwargs)
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save weights, configuration and code as transformers does, with all Auto classes in the configuration."""
+        """Save weights, configuration and code as transformers does, with all Auto classes in the configuration.
+
+        Raises:
+            ValueError: safe_serialization=False.
+        """
+        if kwargs.pop("safe_serialization", True) is False:
+            raise ValueError("weights are written as safetensors only; leave safe_serialization out")
         own = f"modeling_s4mim.{type(self).__name__}"
         self.config.auto_map = {**CODE_OF_AUTO_CLASSES, "AutoModel": own}
         super().save_pretrained(save_directory, **kwargs)

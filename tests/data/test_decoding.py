@@ -14,6 +14,7 @@ from PIL import Image
 from s4mim_hf.data.decoding import DecodedPicture, Picture, Span, open_image, open_label
 from s4mim_hf.data.picture_headers import read_header
 from s4mim_hf.data.prepared import decode_image, decode_label
+from s4mim_hf.data.sources.reading import decode_class_map
 
 HEIGHT, WIDTH = 71, 94
 ORIENTATION = 0x0112
@@ -249,3 +250,14 @@ def test_damage_gives_an_error_or_the_pixels_of_the_whole() -> None:
         np.testing.assert_array_equal(part, whole)
         same += 1
     assert same > 20
+
+
+def test_a_gigantic_picture_is_refused_by_its_header_with_what_to_do() -> None:
+    """20,000 x 20,000 pixels are 400 million; nothing of them is decoded, and all readers say the same."""
+    png = _encode(np.zeros((1, 1), np.uint8))
+    header = png[12:16] + struct.pack(">II", 20_000, 20_000) + png[24:29]
+    png = png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+    span = Span(0, 20_000)
+    for read in (decode_image, decode_label, lambda data: open_image(data).read(span, span), decode_class_map):
+        with pytest.raises(ValueError, match=r"more than 178 million pixels, .*; cut it into tiles, or shrink it"):
+            read(png)

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from plain_pictures import normalised, picture
 from transformers import pipeline
 
+from s4mim_hf.data.prepared.pixels import rgb_of
 from s4mim_hf.modeling import (
     S4MIMConfig,
     S4MIMForSemanticSegmentation,
     S4MIMImageProcessor,
-    image_processing_s4mim,
 )
-from s4mim_hf.modeling.image_processing_s4mim import class_map
-
-MEAN = np.array([0.485, 0.456, 0.406])[:, None, None]
-STD = np.array([0.229, 0.224, 0.225])[:, None, None]
-
-
-def picture(height: int = 20, width: int = 30) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def normalised(array: np.ndarray) -> np.ndarray:
-    return (np.moveaxis(array.astype(np.float64), -1, 0) / 255 - MEAN) / STD
 
 
 @pytest.mark.parametrize("kind", ["pil", "numpy", "numpy-first", "torch", "list", "batch"])
@@ -49,11 +35,24 @@ def test_every_kind_of_input_gives_the_same_normalised_native_size_values(kind):
     np.testing.assert_allclose(values[0].numpy(), normalised(array), atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
 def test_any_mode_becomes_rgb(mode):
     image = Image.fromarray(picture()).convert(mode)
     values = S4MIMImageProcessor()(image, return_tensors="pt").pixel_values
     np.testing.assert_allclose(values[0].numpy(), normalised(np.asarray(image.convert("RGB"))), atol=1e-5)
+
+
+def test_sixteen_bits_are_scaled_to_eight_as_in_the_prepared_data():
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30), dtype=np.uint16)
+    image = Image.fromarray(deep)
+    assert image.mode == "I;16"
+    expected = normalised(np.asarray(rgb_of(image)))
+    assert expected.std() > 0.5
+    for given in (image, image.convert("I"), deep, torch.from_numpy(deep)):
+        np.testing.assert_allclose(S4MIMImageProcessor()(given)["pixel_values"][0], expected, atol=1e-5)
+    # A mask of truth values is black and white, like Pillow's mode "1".
+    white = S4MIMImageProcessor(do_normalize=False)(np.ones((2, 3), bool))["pixel_values"][0]
+    np.testing.assert_allclose(white, 1.0)
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (1, 20, 30), (20, 30, 4), (4, 20, 30)])
@@ -73,41 +72,22 @@ def test_small_pictures_are_no_channels():
         S4MIMImageProcessor()(np.zeros((7, 20, 30)))
 
 
-def test_sizes_that_differ_are_padded_right_and_below_after_normalisation():
-    a, b = picture(20, 30), picture(24, 18)
-    labels = [np.zeros((20, 30), np.uint8), np.ones((24, 18), np.uint8)]
-    batch = S4MIMImageProcessor()([a, b], labels, return_tensors="pt")
-    assert batch.pixel_values.shape == (2, 3, 24, 30)
-    assert (batch.pixel_values[0, :, 20:] == 0).all()
-    np.testing.assert_allclose(batch.pixel_values[1, :, :24, :18].numpy(), normalised(b), atol=1e-5)
-    assert batch.labels.dtype == torch.int64
-    assert (batch.labels[0, 20:] == 255).all()
-    assert (batch.labels[1, :, 18:] == 255).all()
-    assert (batch.labels[1, :, :18] == 1).all()
-
-
-def test_sizes_that_differ_without_padding_are_one_sentence():
-    with pytest.raises(ValueError, match="do_pad"):
-        S4MIMImageProcessor()([picture(20, 30), picture(24, 18)], do_pad=False, return_tensors="pt")
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ({"shortest_edge": 10}, (10, 15)),
-        ({"longest_edge": 60}, (40, 60)),
-        ({"height": 8, "width": 9}, (8, 9)),
-        ({"shortest_edge": 100, "longest_edge": 60}, (40, 60)),
-    ],
-)
-def test_resizing(size, expected):
-    label = np.random.default_rng(0).choice([0, 3, 255], (20, 30)).astype(np.uint8)
-    batch = S4MIMImageProcessor(do_resize=True, size=size)(picture(), label, return_tensors="pt")
-    assert batch.pixel_values.shape[-2:] == expected
-    nearest = Image.fromarray(label).resize(expected[::-1], Image.Resampling.NEAREST)
-    assert np.array_equal(batch.labels[0].numpy(), np.asarray(nearest))
-    bilinear = Image.fromarray(picture()).resize(expected[::-1], Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(batch.pixel_values[0].numpy(), normalised(np.asarray(bilinear)), atol=1e-5)
+def test_what_is_no_image_is_one_sentence(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("no picture")
+    processor = S4MIMImageProcessor()
+    with pytest.raises(ValueError, match=r"cut\.png' cannot be decoded"):
+        processor(Image.open(tmp_path / "cut.png"))
+    with pytest.raises(ValueError, match=r"text\.png' cannot be read"):
+        processor(str(tmp_path / "text.png"))
+    with pytest.raises(ValueError, match="None cannot be read"):
+        processor([None])
+    with pytest.raises(ValueError, match="there are no images"):
+        processor([])
+    with pytest.raises(ValueError, match=r"\(0, 5, 3\); it must have at least one pixel"):
+        processor(np.zeros((0, 5, 3), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["pil", "torch", "stack"])
@@ -137,65 +117,24 @@ def test_steps_can_be_switched_off():
     assert np.array_equal(raw[0].numpy(), np.moveaxis(picture(), -1, 0).astype(np.float32))
 
 
-def test_post_processing_resizes_logits_not_ids():
-    logits = torch.randn(2, 5, 12, 10)
-    maps = S4MIMImageProcessor().post_process_semantic_segmentation(
-        SimpleNamespace(logits=logits), [(24, 31), (12, 10)]
-    )
-    large = F.interpolate(logits[:1], (24, 31), mode="bilinear", align_corners=False).argmax(1)[0]
-    assert torch.equal(maps[0], large)
-    assert torch.equal(maps[1], logits[1].argmax(0))
-    assert maps[0].dtype == torch.int64
-    plain = S4MIMImageProcessor().post_process_semantic_segmentation({"logits": logits})
-    assert torch.equal(torch.stack(plain), logits.argmax(1))
-    with pytest.raises(ValueError, match="1 target sizes are given for 2 images"):
-        S4MIMImageProcessor().post_process_semantic_segmentation(SimpleNamespace(logits=logits), [(24, 31)])
-
-
 def test_saved_and_loaded_it_is_the_same(tmp_path):
-    processor = S4MIMImageProcessor(do_resize=True, size={"longest_edge": 64}, image_mean=[0.5, 0.5, 0.5], do_pad=False)
+    processor = S4MIMImageProcessor(
+        do_resize=True, size={"longest_edge": 64}, image_mean=[0.5, 0.5, 0.5], keep_aspect_ratio=False, size_divisor=16,
+        pad_size={"height": 80, "width": 96}, max_side=128,
+    )  # fmt: skip
     processor.save_pretrained(tmp_path)
-    assert S4MIMImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
+    loaded = S4MIMImageProcessor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == processor.to_dict()
+    assert (loaded.keep_aspect_ratio, loaded.size_divisor, loaded.max_side) == (False, 16, 128)
+    assert loaded(picture(), return_tensors="pt").pixel_values.shape == (1, 3, 80, 96)
+    maps = loaded.post_process_semantic_segmentation({"logits": torch.randn(1, 2, 80, 96)}, [(20, 30)])
+    assert maps[0].shape == (20, 30)
 
 
-def test_larger_images_shrink_to_the_longest_side_with_their_maps(tmp_path):
-    S4MIMImageProcessor(max_side=16).save_pretrained(tmp_path)
-    processor = S4MIMImageProcessor.from_pretrained(tmp_path)
-    assert processor.max_side == 16
-    large, small = picture(20, 30), picture(16, 9)
-    labels = [
-        np.random.default_rng(0).choice([0, 3, 255], array.shape[:2]).astype(np.uint8) for array in (large, small)
-    ]
-    for given in (large, Image.fromarray(large), torch.from_numpy(np.moveaxis(large, -1, 0).copy())):
-        values = processor(given, return_tensors="np").pixel_values[0]
-        expected = Image.fromarray(large).resize((16, 11), Image.Resampling.LANCZOS)
-        np.testing.assert_allclose(values, normalised(np.asarray(expected)), atol=1e-5)
-    batch = processor([large, small], labels, return_tensors="pt")
-    assert batch.pixel_values.shape == (2, 3, 16, 16)
-    np.testing.assert_allclose(batch.pixel_values[1, :, :, :9].numpy(), normalised(small), atol=1e-5)
-    nearest = Image.fromarray(labels[0]).resize((16, 11), Image.Resampling.NEAREST)
-    assert np.array_equal(batch.labels[0, :11].numpy(), np.asarray(nearest))
-    assert np.array_equal(batch.labels[1, :, :9].numpy(), labels[1])
-    # For one call, and before any other resizing.
-    assert processor(large, max_side=30, return_tensors="np").pixel_values.shape == (1, 3, 20, 30)
-    twice = processor(large, do_resize=True, size={"height": 5, "width": 7}, do_normalize=False, return_tensors="np")
-    expected = np.asarray(expected.resize((7, 5), Image.Resampling.BILINEAR)) / 255
-    np.testing.assert_allclose(np.moveaxis(twice.pixel_values[0], 0, -1), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="max_side is 0"):
-        processor(large, max_side=0)
-
-
-def test_a_processor_without_a_longest_side_says_nothing_of_it(tmp_path):
+def test_a_processor_says_nothing_of_what_it_does_not_do(tmp_path):
     S4MIMImageProcessor().save_pretrained(tmp_path)
-    assert "max_side" not in (tmp_path / "preprocessor_config.json").read_text()
-
-
-def test_class_maps_of_large_pictures_are_those_of_all_classes_at_once(monkeypatch):
-    logits = torch.randn(7, 9, 12)
-    whole = F.interpolate(logits[None], (40, 33), mode="bilinear", align_corners=False)[0].argmax(0)
-    for at_once in (2**26, 40 * 33 * 3, 1):
-        monkeypatch.setattr(image_processing_s4mim, "_SCORES_AT_ONCE", at_once)
-        assert torch.equal(class_map(logits, (40, 33)), whole)
+    written = (tmp_path / "preprocessor_config.json").read_text()
+    assert not any(name in written for name in ("max_side", "keep_aspect_ratio", "size_divisor", "pad_size"))
 
 
 def test_the_pipeline_gives_masks_of_the_original_size():

@@ -6,9 +6,33 @@ Shapes: H, W are an image's height and width after its EXIF orientation is appli
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
+
+
+@contextmanager
+def opened_picture(data: bytes) -> Iterator[Image.Image]:
+    """Open the bytes of a picture file with Pillow, undecoded.
+
+    Raises:
+        OSError: the bytes are no picture that Pillow can read.
+        ValueError: it has more pixels than Pillow agrees to decode, about 13,000 x 13,000.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise ValueError(too_large()) from None
+    with image:
+        yield image
+
+
+def too_large() -> str:
+    """Say what is wrong with a picture for which Pillow raises `DecompressionBombError`, and what to do."""
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+    return f"it has more than {limit} million pixels, too many to decode at once; cut it into tiles, or shrink it"
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -18,8 +42,9 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Raises:
         OSError: the bytes are no whole picture that Pillow can read.
+        ValueError: it has too many pixels.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with opened_picture(data) as image:
         return np.array(rgb_of(ImageOps.exif_transpose(image)))
 
 
@@ -40,9 +65,9 @@ def decode_label(data: bytes) -> np.ndarray:
 
     Raises:
         OSError: the bytes are no whole picture that Pillow can read.
-        ValueError: the picture has no single integer channel.
+        ValueError: the picture has no single integer channel, or too many pixels.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with opened_picture(data) as image:
         if image.mode not in ("L", "P"):
             raise ValueError(f"a prepared label is an 8-bit class map, but this one has mode {image.mode!r}")
         return np.array(image)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from s4mim_hf.data.prepared.pixels import too_large
 from s4mim_hf.data.sources.base import SampleError
 
 ORIENTATION_TAG = 0x0112
@@ -116,6 +117,8 @@ def reason(error: Exception) -> str:
     """Say in a few words why a file cannot be decoded."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "no picture format that is known"
+    if isinstance(error, Image.DecompressionBombError):
+        return too_large()
     return str(error) or type(error).__name__
 
 
