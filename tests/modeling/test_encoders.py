@@ -156,7 +156,8 @@ def test_a_checkpoint_that_lacks_a_layer_is_refused(transformer_name, tmp_path):
 
 def test_a_frozen_encoder_keeps_no_graph_and_drops_nothing():
     backbone = build("dinov2", drop_path_rate=0.9, hidden_dropout_prob=0.5)
-    images = torch.randn(2, 3, 56, 56)
+    # Not even where the images would want a gradient.
+    images = torch.randn(2, 3, 56, 56, requires_grad=True)
     backbone.freeze()
     maps = backbone.train()(images)
     assert not backbone.training
