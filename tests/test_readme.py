@@ -82,8 +82,8 @@ def test_the_demo_command_trains_and_the_snippet_loads_its_model(text: str, repo
         assert expected in printed
     image, _ = render_scene(np.random.default_rng(0))
     Image.fromarray(image).save(tmp_path / "photo.jpg")
-    for command in commands(block(text, "bash", "scripts/export.py")):
-        assert "equal class maps" in run(command, tmp_path, repository)
+    (export,) = commands(block(text, "bash", "scripts/export.py"))
+    assert "equal class maps" in run(export, tmp_path, repository)
     snippet = block(text, "python", "AutoModelForSemanticSegmentation")
     check = "\nassert class_map.shape == (128, 128)\nassert regions and regions[0]['mask'].size == (128, 128)\n"
     graph = "before = class_map.numpy()\n" + block(text, "python", "onnxruntime")
