@@ -23,6 +23,7 @@ ALLOWED = {
     "visualization": LEAVES,
     "methods": LEAVES | {"data", "losses", "masking", "modeling"},
     "evaluation": LEAVES | {"data", "modeling", "visualization"},
+    "prediction": LEAVES | {"data", "modeling", "evaluation", "visualization", "hub_access"},
     "hub": LEAVES | {"data", "modeling", "evaluation", "hub_access", "hub_uploads"},
     "engine": LEAVES | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization"},
     "demo": LEAVES | {"data", "methods", "modeling", "evaluation", "hub", "visualization", "engine"},

@@ -22,7 +22,11 @@ import voc_trees
 from hub_client import hub_client
 from hub_server import Account, running_hub
 from PIL import Image
+from tiny_runs import write_raw
 
+from s4mim_hf import S4MIMConfig, S4MIMForSemanticSegmentation, S4MIMImageProcessor
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare
 from s4mim_hf.data.synthetic import CLASSES, render_scene
 
 ARCHITECTURE = (
@@ -140,6 +144,48 @@ def test_the_path_for_own_images(text: str, repository: Path, tmp_path: Path) ->
         assert mask.mode == "P"
 
 
+def test_the_prediction_commands(
+    text: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_raw(tmp_path / "raw")
+    prepare(PrepareOptions("folder", tmp_path / "data/mine", str(tmp_path / "raw"), labeled="4", validation="2"), print)
+    torch.manual_seed(0)
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    # Wide enough for an untrained model to be sure of some pixels.
+    config = S4MIMConfig(backbone_config=backbone, id2label=dict(enumerate(CLASSES)), initializer_range=1.0)
+    S4MIMForSemanticSegmentation(config).save_pretrained(tmp_path / "runs/mine/model")
+    S4MIMImageProcessor().save_pretrained(tmp_path / "runs/mine/model")
+    scene = Image.fromarray(render_scene(np.random.default_rng(0))[0][:64, :96])
+    (tmp_path / "NEW_PHOTOS" / "day").mkdir(parents=True)
+    scene.save(tmp_path / "NEW_PHOTOS" / "day" / "new.jpg")
+    for shard in range(2):
+        pools.tar_of(tmp_path / "POOL" / f"pool-{shard}.tar", [hub_trees.encoded(scene)])
+    monkeypatch.chdir(tmp_path)
+    *predictions, train = commands(block(text, "bash", "--pseudo-labels"))
+    # The pretrained weights are on the Hub; the same architecture at random stands in for them here.
+    train = [item for item in train if not item.startswith("model.")]
+    small = [item for item in SMALL if not item.startswith("method.")]
+    small += [f"model.backbone_config={ARCHITECTURE}", "panels.count=0", "log.tracker=none"]
+    for command in (*predictions, [*train, *small]):
+        run_here(command, repository, monkeypatch)
+    printed = capsys.readouterr().out
+    assert "2 rows are in 2 shards in predicted/pool/data" in printed
+    assert "data/again has 8 labeled, 2 validation images; 4 of the labelled ones have pseudo-labels" in printed
+    for kind in ("masks", "overlays", "confidences"):
+        assert (tmp_path / "predicted/photos" / kind / "day/new.png").is_file()
+    assert (tmp_path / "runs/again/model/model.safetensors").is_file()
+
+
+def run_here(command: list[str], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a README command in this process: what takes time is the import of transformers."""
+    script = next(index for index, item in enumerate(command) if item.startswith("scripts/"))
+    monkeypatch.setattr(sys, "argv", [str(repository / command[script]), *command[script + 1 :]])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    assert not stopped.value.code, command
+
+
 def test_the_streamed_pool(text: str, repository: Path, tmp_path: Path) -> None:
     run(["python", "scripts/prepare_data.py", "synthetic", "--output", "data/mine"], tmp_path, repository)
     for shard in range(2):
@@ -210,13 +256,7 @@ def test_the_conversion_commands(
     monkeypatch.chdir(tmp_path)
     prepare = commands(block(text, "bash", "prepare_data.py voc"))[0]
     for command in (prepare, *commands(block(text, "bash", "convert.py unimatch "))):
-        # In this process: what takes time is the import of transformers.
-        script = next(index for index, item in enumerate(command) if item.startswith("scripts/"))
-        monkeypatch.setattr(sys, "argv", [str(repository / command[script]), *command[script + 1 :]])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        assert not stopped.value.code, capsys.readouterr().err
+        run_here(command, repository, monkeypatch)
     printed = capsys.readouterr().out
     for expected in ("UniMatch, the student's", "UniMatch V2, the teacher's", "CorrMatch, the student's", "tvmonitor"):
         assert expected in printed

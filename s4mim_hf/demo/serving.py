@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from s4mim_hf.data.splits import IMAGE_SUFFIXES
 from s4mim_hf.demo.looking import Shelf
 from s4mim_hf.demo.models import DemoModel, open_model
 from s4mim_hf.errors import InputError
-from s4mim_hf.evaluation.prediction import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import gradio

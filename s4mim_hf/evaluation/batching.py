@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 _WAITING_BATCHES = 4
 
 
-def read_ahead(read: Callable[[Key], Item], keys: Sequence[Key], ahead: int, threads: int = 2) -> Iterator[Item]:
+def read_ahead(read: Callable[[Key], Item], keys: Iterable[Key], ahead: int, threads: int = 2) -> Iterator[Item]:
     """Yield `read(key)` in the order of `keys`, up to `ahead` of them being read while the caller computes.
 
     What `read` raises is raised here, at its turn.

@@ -49,6 +49,11 @@ class InferenceConfig:
         """Whether several views of an image are averaged."""
         return self.flip or self.scales != (1.0,)
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `predict_logits` returns probabilities, and not logits."""
+        return self.averages or self.protocol == "sliding_window"
+
     def describe(self) -> str:
         """Say the protocol in words, for tables and model cards."""
         if self.protocol == "whole":

@@ -76,6 +76,14 @@ def summary_of(path: str, **options: Any) -> dict[str, Any]:
     }
 
 
+def names_to_predict(source: str | Path, **options: Any) -> list[str]:
+    """Return the names of the images that prediction finds."""
+    from s4mim_hf.prediction.sources import open_images
+
+    found = open_images([str(source)], Path("nowhere"), **options)
+    return [image.name for part in found.parts() for image in part.images()]
+
+
 def problems_of(path: str) -> list[str]:
     """Check prepared data, and return what is wrong with it."""
     from s4mim_hf.data.checking import check

@@ -137,7 +137,7 @@ def test_tar_parts_and_skips(tmp_path: Path, suffix: str) -> None:
         assert [len(part) for part in parts] == [unit(path, Part(number, of)).share(23) for number in range(of)]
     for skip in (1, 5, 8):
         assert contents(path, part=Part(1, 3), skip=skip) == names(0, 23)[1::3][skip:]
-    assert next(unit(path, Part(1, 3)).samples(None, 2)) == Sample(f"set/0007.jpg in {path}", b"0:7")
+    assert next(unit(path, Part(1, 3)).samples(None, 2)) == Sample(f"set/0007.jpg in {path}", b"0:7", "set/0007")
 
 
 def test_tar_keys_and_suffixes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hub_client import ChildError, HubClient, hub_client
 from hub_server import Account, HubServer, running_hub
 from pools import names, pool_of, read, write_parquet, write_pool
+from prepared_folders import write_folder
 
 from s4mim_hf.data.streaming import ImageStream
 
@@ -68,3 +69,20 @@ def test_what_is_not_there_or_not_for_everybody(hub: HubServer, client: HubClien
     }.items():
         with pytest.raises(ChildError, match=message):
             client(TEXTS, shards, 0, 1)
+
+
+def test_prediction_finds_data_sets_prepared_or_not_and_shards(
+    hub: HubServer, client: HubClient, tmp_path: Path
+) -> None:
+    find = "hub_client:names_to_predict"
+    prepared = write_folder(tmp_path / "scenes")
+    hub.put("dataset", "ann/scenes", prepared)
+    assert client(find, "hf://datasets/ann/scenes") == client(find, prepared)
+    write_parquet(tmp_path / "plain" / "train.parquet", names(0, 2))
+    hub.put("dataset", "ann/plain", tmp_path / "plain")
+    rows = ["train/0", "train/1"]
+    assert client(find, "ann/plain", image_column="image") == rows
+    assert client(find, "hf://datasets/ann/plain/default", image_column="image") == rows
+    assert client(find, "hf://datasets/ann/plain/*.parquet") == ["train/000000", "train/000001"]
+    with pytest.raises(ChildError, match="there is no file or folder ann/nothing here, either"):
+        client(find, "ann/nothing")

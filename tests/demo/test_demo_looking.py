@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from tiny_segmenters import save_segmenter
 from s4mim_hf.demo.looking import DISPLAY_SIDE, Look, Shelf, look_at
 from s4mim_hf.demo.models import DemoModel, open_model
 from s4mim_hf.evaluation.inference import InferenceConfig
-from s4mim_hf.evaluation.prediction import FolderPredictor, PredictionInput
+from s4mim_hf.prediction.pictures import encoded, mask_picture
+from s4mim_hf.prediction.predictor import Prediction, Predictor
+from s4mim_hf.prediction.sources import InputImage
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +28,13 @@ def test_the_class_map_is_that_of_prediction(models, photo: Path, tmp_path: Path
     """Against scripts/predict.py's own predictor, and a softmax over the model's logits."""
     model = models[0]
     look = look_at(photo, (model,), tmp_path, max_side=1024, name="given.jpg")
-    predictor = FolderPredictor(
-        model.segmenter, model.processor, InferenceConfig(), tmp_path / "predicted", palette=model.palette
-    )
-    predictor.predict([PredictionInput("photo", photo.read_bytes)])
+    predictor = Predictor(model.segmenter, model.processor, InferenceConfig(), classes=len(model.classes))
+    (predicted,) = predictor.predict([InputImage(0, "photo", photo.read_bytes)])
+    assert isinstance(predicted, Prediction)
+    mask = io.BytesIO(encoded(mask_picture(predicted.label, model.palette)))
     found = look.found[0]
     assert found.file == tmp_path / "given_classes.png"
-    with Image.open(found.file) as ours, Image.open(tmp_path / "predicted" / "masks" / "photo.png") as theirs:
+    with Image.open(found.file) as ours, Image.open(mask) as theirs:
         assert (ours.mode, ours.size) == ("P", (96, 72))
         np.testing.assert_array_equal(ours, theirs)
         assert ours.getpalette() == theirs.getpalette()

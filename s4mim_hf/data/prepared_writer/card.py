@@ -58,7 +58,7 @@ def _body(description: Description, statistics: Mapping[str, SplitStatistics], d
     note = f"\n{description.note}\n" if description.note else ""
     return f"""# {description.title}
 
-Prepared for semi-supervised semantic segmentation with `scripts/prepare_data.py`.
+Prepared for semi-supervised semantic segmentation with `{description.made_by}`.
 {note}
 | split | images | smallest | largest | labelled pixels | ignored |
 |---|---|---|---|---|---|

@@ -80,7 +80,7 @@ def partial_folder(output: Path, fingerprint: str, say: Say) -> Iterator[Partial
     partial = PartialFolder(target, fingerprint)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(partial.path.with_name(f"{partial.path.name}.lock"), output):
+        with only_one(partial.path.with_name(f"{partial.path.name}.lock"), output):
             # A process that held the lock until now may have finished.
             check_output(output)
             partial.start(say)
@@ -99,8 +99,12 @@ def partial_folder(output: Path, fingerprint: str, say: Say) -> Iterator[Partial
 
 
 @contextmanager
-def _only_one(lock_file: Path, output: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends."""
+def only_one(lock_file: Path, output: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
     lock = filelock.FileLock(lock_file, blocking=False)
     try:
         lock.acquire()

@@ -51,6 +51,7 @@ class Description:
         note: licence and citation, for the card.
         origin: how the splits were made: source form, seed, amounts asked for, where validation is from.
         max_side: the longest side that a stored picture may have; None: pictures are stored as they were.
+        made_by: the command that wrote it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Description:
     note: str
     origin: Mapping[str, Any]
     max_side: int | None = None
+    made_by: str = "scripts/prepare_data.py"
 
     @property
     def protocol_as_stored(self) -> str:

@@ -58,7 +58,7 @@ def read_rows(shard: Shard, column: str | None, part: Part, skip: int) -> Genera
             low, high = max(first + skip - start, 0), min(last - start, rows)
             if low < high:
                 for row, data in enumerate(_group(file, group, leaf, low, high), start=start + low):
-                    yield Sample(f"row {row} of {shard.url}", data)
+                    yield Sample(f"row {row} of {shard.url}", data, f"{row:06d}")
                 # Arrow keeps what it frees, and with pages of many megabytes that adds up.
                 pa.default_memory_pool().release_unused()
             start += rows

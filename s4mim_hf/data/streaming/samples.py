@@ -11,10 +11,12 @@ class Sample(NamedTuple):
     Attributes:
         name: which one it is, for messages.
         data: the bytes of its file; None: its row holds none.
+        key: what it is called in its shard: the path of a tar's files up to their suffix, or the number of a row.
     """
 
     name: str
     data: bytes | None
+    key: str = ""
 
 
 class Part(NamedTuple):

@@ -64,7 +64,7 @@ def read_images(shard: Shard, suffix: str | None, part: Part, skip: int) -> Gene
             key = its_key
             if number % part.of == part.number and number // part.of >= skip:
                 with cast(IO[bytes], archive.extractfile(member)) as content:
-                    yield Sample(f"{member.name} in {shard.url}", content.read())
+                    yield Sample(f"{member.name} in {shard.url}", content.read(), key)
             number += 1
         _check_stop(shard, archive)
     if number == 0:

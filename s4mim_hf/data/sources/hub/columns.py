@@ -105,13 +105,37 @@ def choose_columns(features: Mapping[str, Any], image: str | None, label: str | 
     if label is None or label == image:
         raise InputError(f"--label-column is needed for {source}: which of its columns holds the masks? ({columns})")
     if image is None:
-        rest = [name for name in pictures if name != label]
-        called_so = [name for name in rest if name.lower() in _IMAGES]
-        if len(rest) != 1 and len(called_so) != 1:
-            found = "none of its columns holds pictures" if not rest else "which of its columns holds the pictures?"
-            raise InputError(f"--image-column is needed for {source}: {found} ({columns})")
-        image = rest[0] if len(rest) == 1 else called_so[0]
+        image = _only_image([name for name in pictures if name != label], source, columns)
     return image, label
+
+
+def choose_image_column(features: Mapping[str, Any], image: str | None, source: str) -> str:
+    """Return the column of pictures; masks, which need not be there, are known by their names.
+
+    Args:
+        features: the columns and their types.
+        image: the one asked for; None: the only column of pictures that is not called like masks, or else the one that
+            is called like pictures.
+        source: the data set, for messages.
+
+    Raises:
+        InputError: the column is not there or holds no pictures, or there is none or more than one to choose from.
+    """
+    columns = ", ".join(f"{name} ({describe(feature)})" for name, feature in features.items())
+    if image is not None:
+        _check(features, image, "--image-column", columns, arrays=False)
+        return image
+    pictures = [name for name, feature in features.items() if is_picture(feature) and name.lower() not in _LABELS]
+    return _only_image(pictures, source, columns)
+
+
+def _only_image(pictures: Sequence[str], source: str, columns: str) -> str:
+    """Return the one column that is left, or the one that is called like pictures."""
+    called_so = [name for name in pictures if name.lower() in _IMAGES]
+    if len(pictures) != 1 and len(called_so) != 1:
+        found = "which of its columns holds the pictures?" if pictures else "none of its columns holds pictures"
+        raise InputError(f"--image-column is needed for {source}: {found} ({columns})")
+    return pictures[0] if len(pictures) == 1 else called_so[0]
 
 
 def _only_label(features: Mapping[str, Any], pictures: Sequence[str]) -> str | None:

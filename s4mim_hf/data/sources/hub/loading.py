@@ -20,7 +20,6 @@ _PREFIX = "hf://datasets/"
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SECONDS = 10.0
 _LONGEST_REASON = 300
-_OR_LOCAL = "--source takes a local folder, too"
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,27 @@ class Loaded:
     side_file: Callable[[str], Path | None]
 
 
-def load(source: str, config_name: str | None) -> Loaded:
+def load(source: str, config_name: str | None, *, named_by: str = "--source") -> Loaded:
     """Load all splits of a local data set, or of one of the Hub.
+
+    Args:
+        source: a local path, or an id of the Hub with or without "hf://datasets/", perhaps with @REVISION.
+        config_name: which of several data sets of one repository; None: the only one.
+        named_by: the option that named it, for messages.
 
     Raises:
         InputError: there is none, it cannot be reached, or it cannot be read.
     """
     path = Path(source).expanduser()
     if path.exists():
-        return _load_local(path, source, config_name)
+        return _load_local(path, source, config_name, named_by)
     repository, _, revision = source.removeprefix(_PREFIX).partition("@")
     if not _ID.fullmatch(repository):
-        raise InputError(f"there is no {source}; --source of 'hub' is an id such as USER/NAME, or a local path")
-    return _load_from_hub(repository, revision or None, config_name)
+        raise InputError(f"there is no {source}; {named_by} of 'hub' is an id such as USER/NAME, or a local path")
+    return _load_from_hub(repository, revision or None, config_name, named_by)
 
 
-def _load_local(path: Path, source: str, config_name: str | None) -> Loaded:
+def _load_local(path: Path, source: str, config_name: str | None, named_by: str) -> Loaded:
     folder = path if path.is_dir() else path.parent
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         found = _read(source, lambda: datasets.load_from_disk(str(path)))
@@ -69,7 +73,7 @@ def _load_local(path: Path, source: str, config_name: str | None) -> Loaded:
         found = _read(source, lambda: datasets.load_dataset("parquet", data_files={"train": str(path)}))
     else:
         raise InputError(
-            f"--source {path} is a file; give a parquet file, or a folder that datasets.load_dataset reads"
+            f"{named_by} {path} is a file; give a parquet file, or a folder that datasets.load_dataset reads"
         )
     splits = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
     name = path.resolve().stem if path.is_file() else path.resolve().name
@@ -80,9 +84,9 @@ def _load_local(path: Path, source: str, config_name: str | None) -> Loaded:
     return Loaded(name, name, "", splits, folder, side_file)
 
 
-def _load_from_hub(repository: str, revision: str | None, config_name: str | None) -> Loaded:
+def _load_from_hub(repository: str, revision: str | None, config_name: str | None, named_by: str) -> Loaded:
     what = f"the data set {repository}" + (f" at {revision!r}" if revision else "")
-    with hub_errors(what, "load", kept=_OR_LOCAL):
+    with hub_errors(what, "load", kept=f"{named_by} takes a local folder, too"):
         # datasets asks again and again for half a minute where there is no network.
         offline = constants.HF_HUB_OFFLINE
         commit = revision if offline else HfApi().dataset_info(repository, revision=revision, timeout=_SECONDS).sha

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import fsspec
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -19,12 +18,8 @@ from s4mim_hf.data.sources.folder import protocol_of
 from s4mim_hf.data.sources.hub.columns import is_array
 from s4mim_hf.data.sources.hub.label_map import LabelMap
 from s4mim_hf.data.sources.hub.loading import Loaded
+from s4mim_hf.data.sources.hub.stored import RowIds, as_stored, chunks_of, read_path
 from s4mim_hf.data.sources.reading import decode_class_map
-from s4mim_hf.data.splits import without_suffix
-
-_ID_COLUMNS = ("id", "image_id", "file_name", "filename", "image_path", "path", "name", "key", "__key__")
-_ID_TYPES = ("string", "large_string", "int32", "int64", "uint32", "uint64")
-_ROWS_AT_ONCE = 256
 
 
 class HubSource(Source):
@@ -59,7 +54,7 @@ class HubSource(Source):
         self._tables = list(tables.values())
         image, label = columns
         # The arrow format gives rows as they are stored: no picture is decoded.
-        self._ids = [_Ids(split, table, image, loaded.folder) for split, table in tables.items()]
+        self._ids = [RowIds(split, table, image, loaded.folder) for split, table in tables.items()]
         self._images = [table.select_columns([image]).with_format("arrow") for table in tables.values()]
         self._arrays = is_array(next(iter(tables.values())).features[label])
         form = "numpy" if self._arrays else "arrow"
@@ -82,7 +77,7 @@ class HubSource(Source):
         data, path = self._stored(self._images, item.image)
         if data is None and path is None:
             raise SampleError("images are missing from their rows")
-        return data if data is not None else self._read_path("images", str(path))
+        return data if data is not None else read_path("images", str(path), self._folder)
 
     def read_label(self, item: Item) -> np.ndarray:
         """Decode a row's mask; see `Source.read_label`."""
@@ -90,7 +85,7 @@ class HubSource(Source):
             label = self._array(item)
         else:
             data, path = self._stored(self._labels, item.label)
-            data = self._read_path("masks", str(path)) if data is None else data
+            data = read_path("masks", str(path), self._folder) if data is None else data
             label = decode_class_map(data) if self._colors is None else decode_color_map(data, self._colors)
         return label if self._map is None else self._map.apply(label)
 
@@ -132,22 +127,7 @@ class HubSource(Source):
 
     def _stored(self, tables: Sequence[datasets.Dataset], reference: Any) -> tuple[bytes | None, str | None]:
         """Return the bytes of a picture, or its path, as the row has them."""
-        value = self._row(tables, reference).column(0)[0].as_py()
-        if isinstance(value, dict):
-            return value.get("bytes"), value.get("path")
-        return value, None
-
-    def _read_path(self, subject: str, path: str) -> bytes:
-        """Read a picture of which a row has the path only, on this machine or inside an archive."""
-        try:
-            if "://" in path:
-                with fsspec.open(path, "rb") as file:
-                    data: bytes = file.read()
-                return data
-            # An absolute path stays as it is.
-            return (Path(path) if self._folder is None else self._folder / path).read_bytes()
-        except (OSError, ValueError, KeyError) as error:
-            raise SampleError(f"{subject} cannot be read", f"{path}: {error}") from None
+        return as_stored(self._row(tables, reference))
 
     def _array(self, item: Item) -> np.ndarray:
         (array,) = self._row(self._labels, item.label).values()
@@ -160,64 +140,10 @@ class HubSource(Source):
         return ids
 
 
-class _Ids:
-    """Gives the rows of a split ids that stay the same: a column's values, the names of the files, or numbers."""
-
-    def __init__(self, split: str, table: datasets.Dataset, image: str, folder: Path | None) -> None:
-        self._split = split
-        self._table = table
-        self._image = image
-        self._folder = folder
-
-    def read(self) -> list[str]:
-        """Return one id for each row: the split's name, and what is unique in it."""
-        for values in self._candidates():
-            ids = [self._id_of(value) for value in values]
-            if all(ids) and len(set(ids)) == len(ids):
-                return [str(each) for each in ids]
-        return [f"{self._split}/{row:06d}" for row in range(len(self._table))]
-
-    def _candidates(self) -> Iterator[list[Any]]:
-        for name in _ID_COLUMNS:
-            if getattr(self._table.features.get(name), "dtype", None) in _ID_TYPES:
-                yield [value for chunk in _chunks(self._table, name) for value in chunk.to_pylist()]
-        chunks = _chunks(self._table, self._image)
-        yield [value for chunk in chunks for value in _child(chunk, "path", len(chunk))]
-
-    def _id_of(self, value: Any) -> str | None:
-        if value is None:
-            return None
-        path = str(value).replace("\\", "/")
-        if Path(path).is_absolute() or "://" in path:
-            inside = self._folder is not None and Path(path).is_relative_to(self._folder.resolve())
-            path = (
-                Path(path).relative_to(self._folder.resolve()).as_posix()
-                if inside and self._folder
-                else Path(path).name
-            )
-        plain = without_suffix(path).strip("/ ")
-        if not plain or ".." in plain.split("/"):
-            return None
-        return plain if plain.startswith(f"{self._split}/") else f"{self._split}/{plain}"
-
-
-def _chunks(table: datasets.Dataset, column: str) -> Iterator[pa.Array]:
-    """Yield a column in pieces, as it is stored."""
-    for batch in table.select_columns([column]).with_format("arrow").iter(_ROWS_AT_ONCE):
-        yield from batch.column(0).chunks
-
-
-def _child(chunk: pa.Array, name: str, length: int) -> list[Any]:
-    """Return a field of records, without touching their other fields; null where they have no such field."""
-    if not pa.types.is_struct(chunk.type) or chunk.type.get_field_index(name) < 0:
-        return [None] * length
-    return list(chunk.field(name).to_pylist())
-
-
 def _empty_rows(table: datasets.Dataset) -> list[bool]:
     """Return which rows of a table of one column are null, or are pictures with neither bytes nor a path."""
     empty: list[bool] = []
-    for chunk in _chunks(table, table.column_names[0]):
+    for chunk in chunks_of(table, table.column_names[0]):
         none = chunk.is_null().to_numpy(zero_copy_only=False)
         if pa.types.is_struct(chunk.type):
             fields = [name for name in ("bytes", "path") if chunk.type.get_field_index(name) >= 0]
