@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +108,20 @@ def predict_logits(model: nn.Module, pixel_values: Tensor, config: InferenceConf
             total = view if total is None else total + view
     assert total is not None, "scales is never empty"
     return total / (len(config.scales) * (1 + config.flip))
+
+
+def without_padding(scores: Tensor, processor: Any, size: tuple[int, int]) -> Tensor:
+    """Cut scores (..., h, w) to the part that a picture fills which the processor has padded.
+
+    Args:
+        scores: at the size of `pixel_values`.
+        processor: the image processor; one without an `input_size`, as other libraries have, pads nothing.
+        size: (height, width) of the picture as it was given to the processor.
+    """
+    if not hasattr(processor, "input_size"):
+        return scores
+    height, width = processor.input_size(*size)
+    return scores[..., :height, :width]
 
 
 def _one_view(model: nn.Module, pixel_values: Tensor, config: InferenceConfig) -> Tensor:

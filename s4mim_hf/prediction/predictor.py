@@ -19,7 +19,7 @@ from s4mim_hf.data.sources.base import SampleError
 from s4mim_hf.data.streaming.stream import UNREADABLE
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.batching import read_ahead, same_size_batches
-from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits
+from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits, without_padding
 from s4mim_hf.prediction.scores import classes_and_confidence
 from s4mim_hf.prediction.sources import InputImage
 
@@ -153,6 +153,7 @@ class Predictor:
         scores = predict_logits(self.model, inputs["pixel_values"].to(self._device), self.inference)
         # Of another size than the image where the processor shrank or resized it.
         size = batch[0].pixels.shape[0], batch[0].pixels.shape[1]
+        scores = without_padding(scores, self.processor, size)
         found = (classes_and_confidence(one, size, probabilities=self.inference.gives_probabilities) for one in scores)
         return [(label.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()) for label, confidence in found]
 
