@@ -151,7 +151,7 @@ class Predictor:
         """Return class maps and confidences of images of one size, which is theirs too."""
         inputs = self.processor(images=[Image.fromarray(entry.pixels) for entry in batch], return_tensors="pt")
         scores = predict_logits(self.model, inputs["pixel_values"].to(self._device), self.inference)
-        # Of another size than the image where the processor shrank or resized it.
+        # Of another size than the image where the processor shrank, resized or padded it.
         size = batch[0].pixels.shape[0], batch[0].pixels.shape[1]
         scores = without_padding(scores, self.processor, size)
         found = (classes_and_confidence(one, size, probabilities=self.inference.gives_probabilities) for one in scores)
