@@ -180,15 +180,6 @@ def write_pseudo_labeled(
     Raises:
         InputError: the output is not empty or cannot be written.
     """
-    human = data.human_ids
-    pseudo = len(data.ids["labeled"]) - len(human)
-    known = data.known / data.pixels
-    note = (
-        f"{pseudo} of the {len(data.ids['labeled'])} labelled images have pseudo-labels: predictions of the model "
-        f"`{settings['model']}` ({settings['protocol']}), of which only pixels with a probability of at least "
-        f"{settings['threshold']:g} are kept. "
-        + (f"People labelled the other {len(human)}, and all of the validation images." if human else "")
-    )
     description = Description(
         name=output.resolve().name,
         title=f"{output.resolve().name}, with pseudo-labels",
@@ -196,17 +187,8 @@ def write_pseudo_labeled(
         palette=tuple(palette),
         ignore_index=IGNORE_INDEX,
         protocol=data.protocol,
-        note=note.strip(),
-        origin={
-            "source": "predictions",
-            "pseudo_labels": {
-                **settings,
-                "images": pseudo,
-                "known_share": known,
-                "human_ids": human,
-            },
-            "version": version("s4mim-hf"),
-        },
+        note=_note(data, settings),
+        origin=_origin(data, settings),
         max_side=max_side,
         made_by="scripts/predict.py --pseudo-labels",
     )
@@ -218,3 +200,26 @@ def write_pseudo_labeled(
         fingerprint=fingerprint,
         say=say,
     )
+
+
+def _note(data: PseudoLabeledData, settings: Mapping[str, Any]) -> str:
+    """Return the card's words on whose labels these are."""
+    labeled, human = len(data.ids["labeled"]), len(data.human_ids)
+    note = (
+        f"{labeled - human} of the {labeled} labelled images have pseudo-labels: predictions of the model "
+        f"`{settings['model']}` ({settings['protocol']}), of which only pixels with a probability of at least "
+        f"{settings['threshold']:g} are kept."
+    )
+    others = f" People labelled the other {human}, and all of the validation images." if human else ""
+    return note + others
+
+
+def _origin(data: PseudoLabeledData, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what splits.json says of how the labels were made: `human_ids` are those that no model has labelled."""
+    pseudo = {
+        **settings,
+        "images": len(data.ids["labeled"]) - len(data.human_ids),
+        "known_share": data.known / data.pixels,
+        "human_ids": data.human_ids,
+    }
+    return {"source": "predictions", "pseudo_labels": pseudo, "version": version("s4mim-hf")}

@@ -149,7 +149,7 @@ def test_unreadable_images_make_exit_1_after_the_others(
     ("arguments", "words"),
     [
         (["MODEL", "absent.png"], "there is no image or folder absent.png"),
-        (["absent/model/folder", "IMAGES"], "there is no model folder"),
+        (["absent/model/folder", "IMAGES"], "'absent/model/folder' is neither a folder that is there"),
         (["MODEL", "IMAGES", "--window", "0"], "--window is 0"),
         (["MODEL", "IMAGES", "--batch-size", "0"], "batch size is 0"),
         (["MODEL", "IMAGES/*.jpg"], "matches nothing"),
