@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import NoReturn
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from tqdm import tqdm
 
 from s4mim_hf.errors import InputError
@@ -26,3 +31,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("interrupted; what was saved before stays", file=sys.stderr, flush=True)
         code = 130
     sys.exit(code)
+
+
+def join_processes(timeout: timedelta | None = None) -> PartialState:
+    """Return which of how many processes this is, whether they have accelerators or only CPUs.
+
+    Args:
+        timeout: how long one waits for the others before it gives up; None: as torch has it.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    # Of processes without an accelerator PartialState would make so many that are alone, each with all of the work.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not (alone or torch.accelerator.is_available())
+    return PartialState(cpu=cpu, **({} if timeout is None else {"timeout": timeout}))

@@ -21,7 +21,7 @@ from accelerate.utils import reduce
 from rich.console import Console
 from torch import Tensor
 
-from s4mim_hf.command_line import run
+from s4mim_hf.command_line import join_processes, run
 from s4mim_hf.data.prepared import PreparedData, load_prepared
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.evaluator import EvaluationResult, Evaluator
@@ -102,7 +102,7 @@ def check_classes(model: Any, data: PreparedData, model_name: str) -> None:
 def main() -> None:
     """Evaluate and print; with a reference metric, compare with it."""
     arguments = parse_arguments()
-    state = PartialState()
+    state = join_processes()
     inference = build_inference(arguments)
     if arguments.json is not None and arguments.json.is_dir():
         raise InputError(f"--json: {arguments.json} is a folder; name a file")

@@ -22,18 +22,15 @@ processes make 1 of both.
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 from rich.console import Console
 
-from s4mim_hf.command_line import run
+from s4mim_hf.command_line import join_processes, run
 from s4mim_hf.data.prepared import PreparedData, load_prepared
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.inference import InferenceConfig, shrinking_in_words
@@ -85,7 +82,7 @@ def main() -> int:
     """Predict what is not there yet; return 1 where some images cannot be predicted."""
     arguments = parse_arguments()
     check_options(arguments)
-    state = join_processes()
+    state = join_processes(_PATIENCE)
     source = open_images(arguments.images, arguments.output, split=arguments.split, image_column=arguments.image_column)
     human = None if arguments.labeled is None else load_prepared(arguments.labeled, unlabeled=False)
     model, processor = load_model(arguments.model)
@@ -109,14 +106,6 @@ def main() -> int:
     )
     task = build_task(arguments, source, facts, human)
     return carry_out(task, predictor, state, arguments, facts)
-
-
-def join_processes() -> PartialState:
-    """Return which of how many processes this is, whether they have accelerators or only CPUs."""
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
-    # Of processes without an accelerator PartialState would make so many that are alone, each with all of the work.
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not (alone or torch.accelerator.is_available())
-    return PartialState(cpu=cpu, timeout=_PATIENCE)
 
 
 def check_options(arguments: argparse.Namespace) -> None:

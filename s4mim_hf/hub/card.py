@@ -101,12 +101,10 @@ def render_card(
     extras = extras or CardExtras()
     config = without_local_paths(run_config or {})
     costs = extras.costs
-    title = "Semantic segmentation"
-    title += f" of {data_name}" if data_name else f" of {len(id2label)} classes"
-    title += f" by {method_name}" if method_name else ""
+    title = _title(len(id2label), data_name, method_name)
     uses_unlabeled = method_name != "supervised"
     amounts = _amounts(labeled_count, unlabeled_count, unlabeled_pool, uses_unlabeled)
-    backbone = _pretrained_backbone(config)
+    backbone, split = _pretrained_backbone(config), costs.get("split_hash")
     return fill_template(
         _metadata(config, results, data_name, title, method_name, extras),
         trained=True,
@@ -118,9 +116,7 @@ def render_card(
         panel=None if extras.panel is None else {"path": extras.panel, "step": _step_of(extras.panel)},
         curves=extras.curves,
         ablation=extras.ablation,
-        training_data=training_data(
-            data_name, labeled_count, unlabeled_count, unlabeled_pool, costs.get("split_hash"), uses_unlabeled
-        ),
+        training_data=training_data(data_name, labeled_count, unlabeled_count, unlabeled_pool, split, uses_unlabeled),
         budget=budget(costs),
         environment=environment(costs),
         intended_use=intended_use(len(id2label), data_name),
@@ -129,6 +125,11 @@ def render_card(
         configuration=_yaml(config) if run_config else None,
         data_note=data_note(data_name),
     )  # fmt: skip
+
+
+def _title(classes: int, data_name: str | None, method_name: str | None) -> str:
+    of_what = data_name or f"{classes} classes"
+    return f"Semantic segmentation of {of_what}" + (f" by {method_name}" if method_name else "")
 
 
 def fill_template(data: ModelCardData, **parts: Any) -> ModelCard:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 # Lets the Auto classes above know ours (the package registers them when it is imported).
 import s4mim_hf  # noqa: F401
@@ -26,6 +23,7 @@ from s4mim_hf.data.catalog import Color, default_palette
 from s4mim_hf.errors import InputError
 from s4mim_hf.hub.weight_files import SAFETENSORS, check_weight_files, read_config
 from s4mim_hf.hub_access import hub_errors
+from s4mim_hf.modeling.backbone_weights import one_line, quiet_loading
 
 # What is downloaded of a repository: no code, and no weights but safetensors.
 FILES = ("config.json", "preprocessor_config.json", "processor_config.json", *SAFETENSORS)
@@ -53,19 +51,19 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, Any]:
     _check_type(name, folder)
     check_weight_files(folder, name)
     try:
-        with _quiet():
+        with quiet_loading():
             # Weights of other shapes would be an error that names none of them.
             model, report = AutoModelForSemanticSegmentation.from_pretrained(
                 str(folder), output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True
             )
     except LOADING_FAILURES as error:
-        raise InputError(f"no segmentation model can be loaded from {name}: {_one_line(error)}") from None
+        raise InputError(f"no segmentation model can be loaded from {name}: {one_line(error)}") from None
     _check_report(name, report)
     try:
         processor = AutoImageProcessor.from_pretrained(str(folder))
     except LOADING_FAILURES as error:
         raise InputError(
-            f"{name} has no image processor that can be loaded: {_one_line(error)}; "
+            f"{name} has no image processor that can be loaded: {one_line(error)}; "
             "save one beside the model with processor.save_pretrained"
         ) from None
     return model.eval(), processor
@@ -109,7 +107,7 @@ def _check_type(name: str | Path, folder: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(str(folder))
     except LOADING_FAILURES as error:
-        raise InputError(f"no segmentation model can be loaded from {name}: {_one_line(error)}") from None
+        raise InputError(f"no segmentation model can be loaded from {name}: {one_line(error)}") from None
     if type(config) not in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
         raise InputError(
             f"{name} holds a model of type {model_type!r}, which segments nothing; give a model that was trained here, "
@@ -129,21 +127,6 @@ def _check_report(name: str | Path, report: dict[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}; save the model again")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide transformers' table of what does not fit: it is one sentence of ours."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def model_palette(model: PreTrainedModel) -> tuple[Color, ...]:

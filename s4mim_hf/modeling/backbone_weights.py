@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,12 +29,10 @@ def load_backbone_weights(backbone: Backbone, name_or_path: str) -> None:
     loader: Any = MobileNetV2Model if is_mobilenet else type(target)
     wanted = {} if is_mobilenet else {"config": target.config}
     try:
-        with _quiet():
+        with quiet_loading():
             pretrained, report = loader.from_pretrained(name_or_path, output_loading_info=True, **wanted)
     except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"the weights of the backbone {name_or_path!r} cannot be loaded: {_one_line(error)}"
-        ) from error
+        raise ValueError(f"the weights of the backbone {name_or_path!r} cannot be loaded: {one_line(error)}") from error
     own = target.state_dict()
     if any(key.startswith(STEM_PREFIX) for key in own):
         raise ValueError(
@@ -61,11 +60,14 @@ def load_backbone_config(name_or_path: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the backbone {name_or_path!r} is neither a folder with a config.json nor a model that the Hub gives: "
-            f"{_one_line(error)}"
+            f"{one_line(error)}"
         ) from error
     if config.model_type == "clip":
         config = config.vision_config
     config.architectures = None
+    if os.path.isdir(name_or_path):
+        # A folder of this machine means nothing where the model goes.
+        config.name_or_path = ""
     # ImageNet's thousand names would otherwise travel along in every saved configuration.
     config.num_labels = 2
     return config
@@ -80,8 +82,8 @@ def _may_be_missing(key: str) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide transformers' table of a classifier's leftover weights: what is missing is our own error."""
+def quiet_loading() -> Iterator[None]:
+    """Hide transformers' table of leftover and missing weights: what does not fit is one sentence of ours."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -90,5 +92,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an error says, in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -117,7 +118,9 @@ def test_an_encoder_that_is_no_pyramid_is_refused():
 def test_pretrained_weights_arrive_from_a_backbone_folder(name, tmp_path):
     source = AutoBackbone.from_config(CONFIG_MAPPING[BACKBONES[name]["model_type"]].from_dict(BACKBONES[name]))
     source.save_pretrained(tmp_path)
-    backbone = Backbone(S4MIMConfig(backbone_config=load_backbone_config(str(tmp_path))).backbone_config, None)
+    config = S4MIMConfig(backbone_config=load_backbone_config(str(tmp_path)))
+    assert str(tmp_path) not in json.dumps(config.to_dict())
+    backbone = Backbone(config.backbone_config, None)
     load_backbone_weights(backbone, str(tmp_path))
     found, expected = backbone.encoder.state_dict(), source.state_dict()
     # The source outputs its last stage only, so has no norm for the first one's output.

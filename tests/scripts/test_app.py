@@ -13,10 +13,10 @@ import pytest
     [
         ([], "no model is named; give one, or set S4MIM_MODEL"),
         (["MODEL", "MODEL", "MODEL"], "3 models are given"),
-        (["absent/model/folder"], "there is no model folder"),
+        (["absent/model/folder"], "'absent/model/folder' is neither a folder that is there"),
         (["EMPTY"], "is no model folder: it has no config.json"),
-        (["NO_WEIGHTS"], "no segmentation model can be loaded"),
-        (["MODEL", "OTHER_TYPE"], "no segmentation model can be loaded"),
+        (["NO_WEIGHTS"], "has no weights"),
+        (["MODEL", "OTHER_TYPE"], "'bert'"),
         (["MODEL", "--max-side", "3"], "--max-side is 3"),
         (["MODEL", "--port", "70000"], "--port is 70000"),
         (["MODEL", "--device", "toaster"], "--device toaster cannot be used"),

@@ -21,8 +21,8 @@ from s4mim_hf.hub.load import load_model
 def run(repository: Path, *arguments: object, launch: bool = False) -> subprocess.CompletedProcess[str]:
     start = [sys.executable]
     if launch:
-        start += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        # `accelerate launch --cpu --num_processes 2` starts one process.
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*start, str(repository / "scripts" / "evaluate.py"), *map(str, arguments)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
@@ -83,7 +83,7 @@ def test_images_above_the_models_longest_side_are_shrunk_and_the_table_says_so(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["absent/model/folder", "--data", "DATA"], "there is no model folder absent/model/folder"),
+        (["absent/model/folder", "--data", "DATA"], "'absent/model/folder' is neither a folder that is there"),
         (["MODEL", "--data", "absent"], "there is no folder absent"),
         (["OTHER", "--data", "DATA"], "predicts 2 classes, but"),
         (["MODEL", "--data", "DATA", "--metric", "hub"], "the Hub's mean_iou cannot be had"),
