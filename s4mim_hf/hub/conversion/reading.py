@@ -125,9 +125,11 @@ def _load(path: Path) -> Any:
                 f"{path} holds more than weights, an object of {foreign[1]}, and loading that could run any code; "
                 "save the network's state_dict() alone, and convert that"
             ) from None
+        # What other errors say is about the unpickler's inside.
+        cause = f": {' '.join(str(error).split())[:120]}" if isinstance(error, OSError | RuntimeError) else ""
         raise InputError(
-            f"{path} cannot be read as a checkpoint of torch.save: {' '.join(str(error).split())[:120]}; is the file "
-            "cut short or of another kind? download it again"
+            f"{path} cannot be read as a checkpoint of torch.save{cause}; is the file cut short or of another kind? "
+            "download it again"
         ) from None
 
 
