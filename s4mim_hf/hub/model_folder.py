@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from s4mim_hf.errors import InputError, some
 from s4mim_hf.hub.card_facts import FACTS_FILE, read_json
+from s4mim_hf.hub.weight_files import INDEX, check_weight_files
 
 CARD = "README.md"
-WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 # What belongs to a model; anything else in its folder stays here.
-MODEL_FILES = ("config.json", *PROCESSORS, "model*.safetensors", WEIGHTS_INDEX, "*.py", FACTS_FILE, "LICENSE*")
+MODEL_FILES = ("config.json", *PROCESSORS, "model*.safetensors", INDEX, "*.py", FACTS_FILE, "LICENSE*")
 MODEL_TYPE = "s4mim"
 
 
@@ -65,7 +62,7 @@ def read_model_folder(path: Path) -> ModelFolder:
         raise InputError(f"{path / 'config.json'} names no classes (id2label); save the model again with them")
     found = sorted(entry.name for entry in path.iterdir())
     files = [name for name in found if (path / name).is_file() and any(fnmatch(name, kind) for kind in MODEL_FILES)]
-    _check_weights(path, found)
+    check_weight_files(path, path)
     if not any(name in found for name in PROCESSORS):
         raise InputError(
             f"{path} has no image processor (preprocessor_config.json); save one beside the model with "
@@ -73,28 +70,6 @@ def read_model_folder(path: Path) -> ModelFolder:
         )
     _check_code(path, config)
     return ModelFolder(path, config, tuple(files), tuple(name for name in found if name not in (*files, CARD)))
-
-
-def _check_weights(path: Path, found: Sequence[str]) -> None:
-    if WEIGHTS in found:
-        names = [WEIGHTS]
-    elif WEIGHTS_INDEX in found:
-        names = sorted(set(read_json(path / WEIGHTS_INDEX).get("weight_map", {}).values()))
-    else:
-        pickled = [name for name in found if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        instead = f" ({some(pickled)} may run code when it is loaded, and is not published)" if pickled else ""
-        raise InputError(f"{path} has no weights: {WEIGHTS} is not there{instead}; save the model with save_pretrained")
-    missing = [name for name in names if name not in found]
-    if missing or not names:
-        raise InputError(f"{path} lacks weights: {WEIGHTS_INDEX} names {some(missing) or 'none'}; save the model again")
-    for name in names:
-        try:
-            with safe_open(str(path / name), framework="numpy") as weights:
-                empty = not weights.keys()
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path / name} is damaged ({error}); save the model again") from None
-        if empty:
-            raise InputError(f"{path / name} holds no weights; save the model again")
 
 
 def _check_code(path: Path, config: dict[str, Any]) -> None:

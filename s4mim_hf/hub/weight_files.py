@@ -39,7 +39,7 @@ def check_weight_files(folder: Path, name: str | Path) -> None:
     """Check that a folder has all of its weights as whole safetensors files. Only their headers are read.
 
     Raises:
-        InputError: there are none, only pickled ones, or one is missing or cut short.
+        InputError: there are none, only pickled ones, or a file is missing, cut short or empty.
     """
     if (folder / WEIGHTS).is_file():
         files = [WEIGHTS]
@@ -56,11 +56,13 @@ def check_weight_files(folder: Path, name: str | Path) -> None:
     for file in files:
         try:
             with safe_open(str(folder / file), framework="pt") as weights:
-                weights.metadata()
+                empty = not weights.keys()
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"{file} of {name} is no whole safetensors file ({error}); copy or save the model again"
             ) from None
+        if empty:
+            raise InputError(f"{file} of {name} holds no weights; save the model again")
 
 
 def _shards(folder: Path, name: str | Path) -> list[str]:

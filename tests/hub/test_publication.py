@@ -223,10 +223,10 @@ def pickled(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: (run / "model" / "model.safetensors").unlink(), "has no weights: model.safetensors is not there;"),
-        (pickled, "(pytorch_model.bin may run code when it is loaded, and is not published)"),
-        (cut, "model.safetensors is damaged"),
-        (shards, "model.safetensors.index.json names model-00002-of-00002.safetensors"),
+        (lambda run: (run / "model" / "model.safetensors").unlink(), "has no weights: there is no model.safetensors;"),
+        (pickled, "has its weights as pytorch_model.bin only"),
+        (cut, "is no whole safetensors file"),
+        (shards, "lacks model-00002-of-00002.safetensors of its weight files"),
         (lambda run: (run / "model" / "preprocessor_config.json").unlink(), "has no image processor"),
         (
             lambda run: (run / "model" / "modeling_s4mim.py").unlink(),
