@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_client import HubClient, hub_client
+from hub_server import Account, HubServer, running_hub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -33,3 +36,29 @@ def shared_dir() -> Path:
     if not (path / "data" / "camvid").is_dir():
         pytest.skip(f"real images and weights are not at {path}")
     return path
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HubServer]:
+    """Run a small Hub for uploads: the tokens are ann's, ann's for reading, and bob's."""
+    accounts = {
+        "mine": Account("ann", organizations=("lab",)),
+        "reader": Account("ann", role="read"),
+        "theirs": Account("bob"),
+    }
+    with running_hub(**accounts) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
+    """Run a child process whose Hub that is."""
+    with hub_client(server.environment(tmp_path_factory.mktemp("home"))) as child:
+        yield child
+
+
+@pytest.fixture
+def hub(server: HubServer) -> Iterator[HubServer]:
+    """Return that Hub, empty before and after."""
+    yield server
+    server.reset()

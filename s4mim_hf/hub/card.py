@@ -99,8 +99,7 @@ def render_card(
         The card; `save_card` writes it.
     """
     extras = extras or CardExtras()
-    config = without_local_paths(run_config or {})
-    costs = extras.costs
+    config, costs = without_local_paths(run_config or {}), extras.costs
     title = _title(len(id2label), data_name, method_name)
     uses_unlabeled = method_name != "supervised"
     amounts = _amounts(labeled_count, unlabeled_count, unlabeled_pool, uses_unlabeled)
@@ -114,8 +113,7 @@ def render_card(
         results=None if results is None else results_section(results, id2label, costs, extras.unfinished),
         not_evaluated=extras.not_evaluated,
         panel=None if extras.panel is None else {"path": extras.panel, "step": _step_of(extras.panel)},
-        curves=extras.curves,
-        ablation=extras.ablation,
+        curves=extras.curves, ablation=extras.ablation,
         training_data=training_data(data_name, labeled_count, unlabeled_count, unlabeled_pool, split, uses_unlabeled),
         budget=budget(costs),
         environment=environment(costs),

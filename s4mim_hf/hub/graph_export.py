@@ -65,9 +65,8 @@ def export_graph(
         What the verification found.
 
     Raises:
-        InputError: another suffix, packages that are missing, a size of which the network makes no graph, a file that
-            cannot be written.
-        RuntimeError: the graph predicts otherwise than the model; nothing was written.
+        InputError: another suffix, packages that are missing, a size of which the network makes no graph, a graph that
+            predicts otherwise than the model, a file that cannot be written.
     """
     _check_request(model, path, size, opset)
     network = _Logits(copy.deepcopy(model).to("cpu", torch.float32).eval())

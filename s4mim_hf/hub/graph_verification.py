@@ -14,12 +14,14 @@ import torch
 from torch import nn
 
 from s4mim_hf.data.synthetic import render_scene
+from s4mim_hf.errors import InputError
 
 # Scenes for a graph of any size: a batch, one picture, sides of no common divisor.
 _CROPS = ((2, 128, 96), (1, 75, 101))
 # The share of the logits' deviation by which the two best classes of a pixel may differ to count as a tie: sums in
 # another order differ by far less.
 _TIE = 1e-3
+_INSTEAD = "it was not written; try the other format, .onnx or .pt2, or another release of torch"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def verify(
         batches: pixel_values (B, 3, H, W).
 
     Raises:
-        RuntimeError: a class map differs by more than ties, or the graph refuses a batch.
+        InputError: a class map differs by more than ties, or the graph refuses a batch.
     """
     pixels = differing = 0
     largest = 0.0
@@ -85,16 +87,22 @@ def verify(
             found = graph(batch)
         except Exception as error:
             # Of no common kind: each runtime has its own.
-            raise RuntimeError(f"the graph refuses a batch of {tuple(batch.shape)} that the model takes") from error
+            raise InputError(
+                f"the graph refuses a batch of {tuple(batch.shape)} that the model takes; {_INSTEAD}"
+            ) from error
         if expected.shape != found.shape:
-            raise RuntimeError(f"the graph gives logits of {tuple(found.shape)}, the model of {tuple(expected.shape)}")
+            raise InputError(
+                f"the graph gives logits of {tuple(found.shape)}, the model of {tuple(expected.shape)}; {_INSTEAD}"
+            )
         scale = float(expected.std(correction=0)) or 1.0
         other = expected.argmax(1) != found.argmax(1)
         if bool(other.any()):
             best = expected.topk(2, dim=1).values
             wrong = int((other & (best[:, 0] - best[:, 1] > _TIE * scale)).sum())
             if wrong:
-                raise RuntimeError(f"the graph gives other classes than the model at {wrong} of {other.numel()} pixels")
+                raise InputError(
+                    f"the graph gives other classes than the model at {wrong} of {other.numel()} pixels; {_INSTEAD}"
+                )
         pixels, differing = pixels + other.numel(), differing + int(other.sum())
         largest = max(largest, float((expected - found).abs().max()) / scale)
     return Verification(pixels, differing, largest)

@@ -5,42 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_client import ChildError, HubClient, hub_client
-from hub_server import Account, HubServer, running_hub
+from hub_client import ChildError, HubClient
+from hub_server import HubServer
 from prepared_folders import write_folder
 
 PUSH = "s4mim_hf.data.push:push_prepared"
 CHECK = "s4mim_hf.data.push:check_push"
 LOAD = "hub_client:summary_of"
 PROBLEMS = "hub_client:problems_of"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    accounts = {
-        "mine": Account("ann", organizations=("lab",)),
-        "reader": Account("ann", role="read"),
-        "theirs": Account("bob"),
-    }
-    with running_hub(**accounts) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
-    with hub_client(server.environment(tmp_path_factory.mktemp("home"))) as child:
-        yield child
-
-
-@pytest.fixture
-def hub(server: HubServer) -> Iterator[HubServer]:
-    yield server
-    server.reset()
 
 
 @pytest.fixture(scope="module")

@@ -169,9 +169,9 @@ def test_a_graph_that_predicts_otherwise_is_found_and_ties_are_not() -> None:
     assert ties.differing == int((network(images).argmax(1) == 2).sum()) > 0
     assert "at ties of two classes" in str(ties)
     assert "equal class maps on 400 pixels" in str(verify(network, network, [images]))
-    with pytest.raises(RuntimeError, match=r"other classes than the model at \d+ of 400 pixels"):
+    with pytest.raises(InputError, match=r"other classes than the model at \d+ of 400 pixels"):
         verify(network, lambda batch: -network(batch), [images])
-    with pytest.raises(RuntimeError, match=r"refuses a batch of \(1, 3, 20, 20\) that the model takes"):
+    with pytest.raises(InputError, match=r"refuses a batch of \(1, 3, 20, 20\) that the model takes"):
         verify(network, lambda batch: network(batch[:, :2]), [images])
-    with pytest.raises(RuntimeError, match=r"logits of \(1, 4, 20, 10\)"):
+    with pytest.raises(InputError, match=r"logits of \(1, 4, 20, 10\)"):
         verify(network, lambda batch: network(batch)[..., :10], [images])

@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_client import ChildError, HubClient, hub_client
-from hub_server import Account, HubServer, running_hub
+from hub_client import ChildError, HubClient
+from hub_server import HubServer
 from huggingface_hub import ModelCard
 from published_runs import write_run
 
 PUBLISH = "hub_client:published"
 REHEARSE = "hub_client:rehearsed"
 NOTHING = "nothing of it is to be seen there; the same command goes on where this one stopped"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    accounts = {
-        "mine": Account("ann", organizations=("lab",)),
-        "reader": Account("ann", role="read"),
-        "theirs": Account("bob"),
-    }
-    with running_hub(**accounts) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
-    with hub_client(server.environment(tmp_path_factory.mktemp("home"))) as child:
-        yield child
-
-
-@pytest.fixture
-def hub(server: HubServer) -> Iterator[HubServer]:
-    yield server
-    server.reset()
 
 
 @pytest.fixture(scope="module")
