@@ -1,0 +1,95 @@
+"""The published results: what README and cards say is what the ablation's results.json says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s4mim_hf.experiments.rows import ROWS, check_overrides, row_overrides, rows_of
+from s4mim_hf.experiments.tables import markdown, percent
+from s4mim_hf.hub.public_text import secret_in
+
+NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "model_cards" / "results").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def text(repository: Path) -> str:
+    return (repository / "README.md").read_text(encoding="utf-8")
+
+
+def load(repository: Path, name: str) -> Any:
+    return json.loads((repository / "model_cards" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def cells(results: Any) -> dict[str, str]:
+    """Return "37.9 ± 2.5 (-2.4 ± 2.1)" by row: the headline and its paired difference to the base."""
+    found = {}
+    for line in results["tables"][0]["rows"]:
+        if line["last"] is not None:
+            difference = "" if line["difference"] is None else f" ({percent(line['difference'], signed=True)})"
+            found[line["row"]] = f"{percent(line['last'])}{difference}"
+    return found
+
+
+def test_there_are_results() -> None:
+    assert "demo" in NAMES
+
+
+def test_the_table_of_the_readme_is_that_of_the_results(text: str, repository: Path) -> None:
+    table = text.partition("<!-- the results table -->")[2].lstrip().partition("\n\n")[0].splitlines()
+    heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    columns = [re.search(r"\]\(model_cards/results/(\w+)\.md\)", cell)[1] for cell in heading[1:]]
+    assert sorted(columns) == NAMES
+    scores = [cells(load(repository, name)) for name in columns]
+    expected = [[f"`{row}`", *(found.get(row, "–") for found in scores)] for row in ROWS]
+    assert lines == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_markdown_is_rendered_from_the_results(repository: Path, name: str) -> None:
+    results = load(repository, name)
+    assert (repository / "model_cards" / "results" / f"{name}.md").read_text(encoding="utf-8") == markdown(results)
+    index = (repository / "model_cards" / "README.md").read_text(encoding="utf-8")
+    assert f"](results/{name}.md)" in index
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_name_no_place_of_a_machine(repository: Path, name: str) -> None:
+    text = json.dumps(load(repository, name), ensure_ascii=False)
+    assert secret_in(text, repository) is None
+    assert re.search(r"[\s\"=]/\w+/", text) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_means_are_of_the_runs_and_differences_are_paired(repository: Path, name: str) -> None:
+    results = load(repository, name)
+    last = {(run["row"], run["seed"]): run["last"] for run in results["runs"]}
+    for line in results["tables"][0]["rows"]:
+        values = [last[line["row"], seed] for seed in results["seeds"] if (line["row"], seed) in last]
+        if values:
+            assert line["last"]["mean"] == pytest.approx(sum(values) / len(values))
+            assert line["last"]["n"] == len(values)
+        if line["difference"] is not None:
+            pairs = [
+                last[line["row"], seed] - last[results["relative_to"], seed]
+                for seed in results["seeds"]
+                if (line["row"], seed) in last and (results["relative_to"], seed) in last
+            ]
+            assert line["difference"]["mean"] == pytest.approx(sum(pairs) / len(pairs))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_is_one_that_the_ablation_takes(repository: Path, name: str) -> None:
+    results = load(repository, name)
+    _, script, *arguments = shlex.split(results["command"])
+    assert script == "scripts/ablate.py"
+    overrides = [argument for argument in arguments if re.fullmatch(r"[a-z_.]+=.*", argument)]
+    rows = rows_of(list({run["row"]: None for run in results["runs"]}))
+    check_overrides(rows, results["recipe"], overrides)
+    for row in rows:
+        assert row_overrides(row, results["recipe"], overrides)[0] == f"method.name={row.method}"
