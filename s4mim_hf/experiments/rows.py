@@ -64,14 +64,18 @@ def _s4mim(name: str, title: str, question: str, terms: Iterable[str], regions: 
     return Row(name, title, question, "s4mim", settings, (CONSISTENCY, *chosen), without)
 
 
-def _unimatch(name: str, title: str, labels_from: str) -> Row:
-    settings = {
+def _unimatch_settings(labels_from: str) -> dict[str, Any]:
+    return {
         "method.strong_views": 2,
         "method.supervised_weight": 0.5,
         CONSISTENCY: 0.25,
         "method.feature_weight": 0.25,
         "method.pseudo_labels_from": labels_from,
     }
+
+
+def _unimatch(name: str, title: str, labels_from: str) -> Row:
+    settings = _unimatch_settings(labels_from)
     return Row(name, title, "the peer; the better of the two counts", "unimatch", settings)
 
 
@@ -102,6 +106,10 @@ ROWS: dict[str, Row] = {
         ),
         _unimatch("unimatch", "UniMatch, student's labels", "student"),
         _unimatch("unimatch_ema", "UniMatch, teacher's labels", "teacher"),
+        Row(
+            "s4mim_on_unimatch", "UniMatch + S4MIM's three terms", "do they add to the peer?", "s4mim",
+            {**_unimatch_settings("student"), REGIONS: "class"}, MASKED_TERMS,
+        ),
     )
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Weak-to-strong consistency: the base that S4MIM and its recent peers build on.
 
 One strong view against the labels of a mean teacher is FixMatch; a second one, perturbed features and the student's own
-labels, each by config, are UniMatch's additions. All but the student's labels can be a base for S4MIM.
+labels, each by config, are UniMatch's additions. Any of these can be the base of S4MIM.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FixMatchConfig(SupervisedConfig):
             with 0 nothing is perturbed.
         feature_dropout: p, the probability with which a channel of the encoder's features is dropped there.
         pseudo_labels_from: the "teacher" (the moving average, in eval mode), or the "student" itself, whose training
-            pass then takes in the weak view as well.
+            pass then takes in the weak view as well. Class maps of masked images are the teacher's with either.
     """
 
     name: Literal["fixmatch"] = "fixmatch"  # type: ignore[assignment]  # a discriminator, never read as the parent's
@@ -86,8 +86,8 @@ class FixMatch(Supervised):
 
     @property
     def labels_by_student(self) -> bool:
-        """Whether pseudo-labels come from the student's training pass, and the teacher is not run."""
-        return self.needs_unlabeled and self.config.pseudo_labels_from == "student"
+        """Whether the consistencies' labels come from the student's training pass, for which no teacher is run."""
+        return (self.consistency_active or self.features_active) and self.config.pseudo_labels_from == "student"
 
     @property
     def views(self) -> tuple[ViewName, ...]:

@@ -27,7 +27,7 @@ from s4mim_hf.methods.base import Losses, ModelRequirements, StepContext, Task, 
 from s4mim_hf.methods.fixmatch import FixMatch
 from s4mim_hf.methods.s4mim_config import MaskingConfig, S4MIMMethodConfig
 from s4mim_hf.methods.student_views import MaskedRows, StudentOutput, Views
-from s4mim_hf.methods.unlabeled import PseudoLabels, unlabeled_images
+from s4mim_hf.methods.unlabeled import PseudoLabels, label_pixels, unlabeled_images
 
 
 class MaskedView(NamedTuple):
@@ -131,12 +131,6 @@ class S4MIM(FixMatch):
         """Check the patch against the crop, the features' stride and the decoder's reach; see `Method.validate`."""
         super().validate(feature_stride, mim_reach, crop_size)
         patch_size = self.config.masking.patch_size
-        if self.masking_active and self.config.pseudo_labels_from == "student":
-            raise InputError(
-                "method.pseudo_labels_from is 'student' while masked terms are active, whose class maps must be known "
-                "before the student's pass; use method.pseudo_labels_from=teacher, or set the weights of "
-                "method.reconstruction, method.aggregation and method.semantic to 0"
-            )
         if self.masking_active and patch_size >= crop_size:
             raise InputError(
                 f"method.masking.patch_size is {patch_size}, not smaller than the crop of {crop_size} pixels, so "
@@ -156,7 +150,11 @@ class S4MIM(FixMatch):
             )
 
     def losses(self, student: torch.nn.Module, teacher: Teacher, batch: Batch, context: StepContext) -> Losses:
-        """Compute all active terms; with none of the masked ones this is the base alone, bit for bit."""
+        """Compute all active terms; with none of the masked ones this is the base alone, bit for bit.
+
+        Class maps are the teacher's, also where the base's labels are the student's: they must be known before the
+        student's one pass, whose decoder they divide.
+        """
         if not self.masking_active:
             return super().losses(student, teacher, batch, context)
         views = Views(self.config.normalization)
@@ -164,17 +162,18 @@ class S4MIM(FixMatch):
         views.add("labeled", labeled)
         weak, valid = unlabeled_images(batch, self.name)
         unlabeled = self.normalize(weak)
-        pseudo = self.pseudo_labels(teacher, unlabeled, valid)
+        by_teacher = self.pseudo_labels(teacher, unlabeled, valid)
         strong = self.strong_views(weak, context)
         self.add_unlabeled(views, unlabeled, strong, context)
-        images, image_labels = unlabeled, pseudo
+        images, image_labels = unlabeled, by_teacher
         if self.config.masking.view == "strong":
             first = strong[0] if strong else self.strong_view(weak, context)
-            images, image_labels = first.images, pseudo.mixed(first.box)
+            images, image_labels = first.images, by_teacher.mixed(first.box)
         masked = self.masked_view(labeled, batch.labels.long(), images, image_labels, context)
         views.add_masked(masked.images, self._student_rows(masked))
         output = views.forward(student)
 
+        pseudo = label_pixels(output.logits["weak"], valid) if self.labels_by_student else by_teacher
         terms = self.base_terms(output, batch.labels, pseudo, strong, context.step)
         metrics = {
             "confident_share": self.confident_share(pseudo),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ DESCRIBED: dict[str, tuple[str, int | None, str | None, bool, bool]] = {
     "basic_mim_all": ("s4mim", 1, "image", True, True),
     "unimatch": ("unimatch", 2, None, False, False),
     "unimatch_ema": ("unimatch", 2, None, False, False),
+    "s4mim_on_unimatch": ("s4mim", 2, "class", True, True),
 }
 
 
@@ -92,6 +94,18 @@ def test_a_saved_run_is_a_recipe_too(tmp_path: Path) -> None:
     assert (unimatch.consistency_weight, unimatch.supervised_weight, unimatch.feature_weight) == (0.25, 0.5, 0.25)
     assert unimatch.pseudo_labels_from == "student"
     assert config_of("unimatch_ema", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
+
+
+def test_the_row_on_unimatch_is_unimatch_but_for_the_three_terms() -> None:
+    base: Any = config_of("unimatch").method
+    ours: Any = config_of("s4mim_on_unimatch").method
+    differing = {
+        field.name
+        for field in dataclasses.fields(ours)
+        if not hasattr(base, field.name) or getattr(base, field.name) != getattr(ours, field.name)
+    }
+    terms = {"masking", "reconstruction", "aggregation", "semantic", "class_map_threshold", "class_map_downsampling"}
+    assert differing == {"name", *terms}
 
 
 def test_an_override_changes_the_rows_that_have_its_key() -> None:

@@ -31,7 +31,6 @@ EVERYTHING = S4MIMMethodConfig(
     ),
 )
 OHEM = {"supervised_loss": "ohem", "ohem_min_kept": 0.0}
-NO_MASKS = {"reconstruction.weight": 0.0, "aggregation.weight": 0.0, "semantic.weight": 0.0}
 
 # Another value of each setting, and which other settings it needs in order to count.
 ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -58,7 +57,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "strong.cutmix_aspect": ((0.3, 0.31), {}),
     "feature_weight": (1.0, {}),
     "feature_dropout": (0.1, {}),
-    "pseudo_labels_from": ("student", NO_MASKS),
+    "pseudo_labels_from": ("student", {}),
     "masking.patch_size": (16, {}),
     "masking.ratio": (0.3, {}),
     "masking.images": ("unlabeled", {}),
