@@ -93,3 +93,17 @@ def test_the_command_is_one_that_the_ablation_takes(repository: Path, name: str)
     check_overrides(rows, results["recipe"], overrides)
     for row in rows:
         assert row_overrides(row, results["recipe"], overrides)[0] == f"method.name={row.method}"
+
+
+def test_the_commands_of_the_tables_not_yet_run_are_taken(text: str) -> None:
+    code = text.partition("<!-- the commands of what is not run -->")[2].partition("```bash\n")[2].partition("```")[0]
+    commands = [shlex.split(line) for line in code.replace("\\\n", " ").splitlines()]
+    assert [command[command.index("--recipe") + 1] for command in commands] == ["msrc21", "camvid", "msrc21"]
+    for _, script, *arguments in commands:
+        assert script == "scripts/ablate.py"
+        overrides = [argument for argument in arguments if re.fullmatch(r"[a-z_.]+=.*", argument)]
+        recipe = arguments[arguments.index("--recipe") + 1]
+        rows = rows_of(arguments[arguments.index("--rows") + 1].split(",") if "--rows" in arguments else list(ROWS))
+        check_overrides(rows, recipe, overrides)
+        for row in rows:
+            row_overrides(row, recipe, overrides)
