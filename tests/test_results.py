@@ -83,27 +83,27 @@ def test_means_are_of_the_runs_and_differences_are_paired(repository: Path, name
             assert line["difference"]["mean"] == pytest.approx(sum(pairs) / len(pairs))
 
 
+def check_taken(command: list[str], recipe: str, names: list[str]) -> None:
+    """Check that the ablation takes a command's overrides for all rows of these names."""
+    assert command[1] == "scripts/ablate.py"
+    overrides = [argument for argument in command if re.fullmatch(r"[a-z_.]+=.*", argument)]
+    rows = rows_of(names)
+    check_overrides(rows, recipe, overrides)
+    for row in rows:
+        assert row_overrides(row, recipe, overrides)[0] == f"method.name={row.method}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_is_one_that_the_ablation_takes(repository: Path, name: str) -> None:
     results = load(repository, name)
-    _, script, *arguments = shlex.split(results["command"])
-    assert script == "scripts/ablate.py"
-    overrides = [argument for argument in arguments if re.fullmatch(r"[a-z_.]+=.*", argument)]
-    rows = rows_of(list({run["row"]: None for run in results["runs"]}))
-    check_overrides(rows, results["recipe"], overrides)
-    for row in rows:
-        assert row_overrides(row, results["recipe"], overrides)[0] == f"method.name={row.method}"
+    check_taken(shlex.split(results["command"]), results["recipe"], [run["row"] for run in results["runs"]])
 
 
 def test_the_commands_of_the_tables_not_yet_run_are_taken(text: str) -> None:
     code = text.partition("<!-- the commands of what is not run -->")[2].partition("```bash\n")[2].partition("```")[0]
     commands = [shlex.split(line) for line in code.replace("\\\n", " ").splitlines()]
-    assert [command[command.index("--recipe") + 1] for command in commands] == ["msrc21", "camvid", "msrc21"]
-    for _, script, *arguments in commands:
-        assert script == "scripts/ablate.py"
-        overrides = [argument for argument in arguments if re.fullmatch(r"[a-z_.]+=.*", argument)]
-        recipe = arguments[arguments.index("--recipe") + 1]
-        rows = rows_of(arguments[arguments.index("--rows") + 1].split(",") if "--rows" in arguments else list(ROWS))
-        check_overrides(rows, recipe, overrides)
-        for row in rows:
-            row_overrides(row, recipe, overrides)
+    recipes = [command[command.index("--recipe") + 1] for command in commands]
+    assert recipes == ["msrc21", "camvid", "msrc21"]
+    for command, recipe in zip(commands, recipes, strict=True):
+        names = command[command.index("--rows") + 1].split(",") if "--rows" in command else list(ROWS)
+        check_taken(command, recipe, names)
