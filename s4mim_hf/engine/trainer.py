@@ -183,7 +183,9 @@ class Trainer:
         """Losses of one micro-batch, every random choice derived from the seed, the step and the process."""
         accelerator = self.accelerator
         rank = accelerator.process_index
-        context = StepContext(self.step, micro_step, self.config.seed, rank, accelerator.device)
+        context = StepContext(
+            self.step, self.config.optim.max_steps, micro_step, self.config.seed, rank, accelerator.device
+        )
         # Dropout draws from torch's global generator: seeded by the step, a resumed run repeats an unbroken one.
         torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step, micro_step, rank))
         batch = batch.to(accelerator.device, non_blocking=True)

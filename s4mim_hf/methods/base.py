@@ -60,6 +60,7 @@ class StepContext:
 
     Args:
         step: optimizer steps done so far.
+        max_steps: those of the whole run.
         micro_step: micro-batch within the step (gradient accumulation), from 0.
         seed: the run's seed.
         rank: this process's number.
@@ -67,6 +68,7 @@ class StepContext:
     """
 
     step: int
+    max_steps: int
     micro_step: int
     seed: int
     rank: int
@@ -151,9 +153,16 @@ class SegmentationOutput(Protocol):
     logits: Tensor
 
 
-def ramped(weight: float, warmup_steps: int, step: int) -> float:
-    """Return λ at a step: linear from 0 at step 0 to `weight` at `warmup_steps`, constant from there."""
-    return weight if step >= warmup_steps else weight * step / warmup_steps
+def ramped(weight: float, warmup_steps: int | None, context: StepContext) -> float:
+    """Return λ at a step: linear from 0 at step 0 to `weight` at `warmup_steps`, constant from there.
+
+    Args:
+        weight: λ at the end.
+        warmup_steps: optimizer steps; None: the first half of the run.
+        context: where in the run the step is.
+    """
+    steps = context.max_steps / 2 if warmup_steps is None else warmup_steps
+    return weight if context.step >= steps else weight * context.step / steps
 
 
 class Method(ABC):

@@ -38,7 +38,7 @@ class FixMatchConfig(SupervisedConfig):
         name: the method's name.
         threshold: τ; a pseudo-label teaches where its confidence reaches it.
         consistency_weight: λ_con, of the mean over strong views; with 0 no strong view is made for it.
-        consistency_warmup_steps: optimizer steps over which λ_con and λ_fp grow from 0.
+        consistency_warmup_steps: optimizer steps over which λ_con and λ_fp grow from 0; None: half of the run.
         strong_views: how many, each with draws of its own.
         strong: the strong augmentation.
         feature_weight: λ_fp, of L_con between the weak view's labels and its own prediction from perturbed features;
@@ -51,7 +51,7 @@ class FixMatchConfig(SupervisedConfig):
     name: Literal["fixmatch"] = "fixmatch"  # type: ignore[assignment]  # a discriminator, never read as the parent's
     threshold: float = Field(default=0.95, ge=0, le=1)
     consistency_weight: float = Field(default=1.0, ge=0)
-    consistency_warmup_steps: int = Field(default=0, ge=0)
+    consistency_warmup_steps: int | None = Field(default=0, ge=0)
     strong_views: Literal[1, 2] = 1
     strong: StrongViewConfig = Field(default_factory=StrongViewConfig)
     feature_weight: float = Field(default=0.0, ge=0)
@@ -114,7 +114,7 @@ class FixMatch(Supervised):
         output = views.forward(student)
         if pseudo is None:
             pseudo = label_pixels(output.logits["weak"], valid)
-        terms = self.base_terms(output, batch.labels, pseudo, strong, context.step)
+        terms = self.base_terms(output, batch.labels, pseudo, strong, context)
         return Losses(terms, {"confident_share": self.confident_share(pseudo)})
 
     @torch.no_grad()
@@ -149,7 +149,12 @@ class FixMatch(Supervised):
             views.perturb("weak", *(draw_channel_factors(len(unlabeled), count, dropout, draws) for count in channels))
 
     def base_terms(
-        self, output: StudentOutput, labels: Tensor, pseudo: PseudoLabels, strong: Sequence[StrongView], step: int
+        self,
+        output: StudentOutput,
+        labels: Tensor,
+        pseudo: PseudoLabels,
+        strong: Sequence[StrongView],
+        context: StepContext,
     ) -> dict[str, Term]:
         """Return L_sup, L_con (the mean over strong views) and L_fp, those that are active."""
         config = self.config
@@ -160,11 +165,11 @@ class FixMatch(Supervised):
                 consistency_loss(rows, *pseudo.mixed(view.box), threshold=config.threshold)
                 for rows, view in zip(logits, strong, strict=True)
             ]
-            weight = ramped(config.consistency_weight, config.consistency_warmup_steps, step)
+            weight = ramped(config.consistency_weight, config.consistency_warmup_steps, context)
             terms["consistency"] = Term(torch.stack(values).mean(), weight)
         if self.features_active:
             value = consistency_loss(output.logits["perturbed"], *pseudo, threshold=config.threshold)
-            weight = ramped(config.feature_weight, config.consistency_warmup_steps, step)
+            weight = ramped(config.feature_weight, config.consistency_warmup_steps, context)
             terms["feature_consistency"] = Term(value, weight)
         return terms
 

@@ -35,13 +35,13 @@ class MeanTeacherConfig(SupervisedConfig):
     Args:
         name: the method's name.
         consistency_weight: λ_con; with 0 the strong view is neither made nor seen, and the teacher is not run.
-        consistency_warmup_steps: optimizer steps over which λ_con grows from 0.
+        consistency_warmup_steps: optimizer steps over which λ_con grows from 0; None: half of the run.
         strong: the strong augmentation, by default without CutMix.
     """
 
     name: Literal["mean_teacher"] = "mean_teacher"  # type: ignore[assignment]  # never read as the parent's
     consistency_weight: float = Field(default=1.0, ge=0)
-    consistency_warmup_steps: int = Field(default=0, ge=0)
+    consistency_warmup_steps: int | None = Field(default=0, ge=0)
     strong: UncutStrongViewConfig = Field(default_factory=UncutStrongViewConfig)
 
 
@@ -79,7 +79,7 @@ class MeanTeacher(Supervised):
         value = probability_consistency_loss(
             output.logits["strong"], cutmix(probabilities, view.box), cutmix(valid, view.box)
         )
-        weight = ramped(self.config.consistency_weight, self.config.consistency_warmup_steps, context.step)
+        weight = ramped(self.config.consistency_weight, self.config.consistency_warmup_steps, context)
         supervised = self.supervised_term(output.logits["labeled"], batch.labels)
         return Losses({"supervised": supervised, "consistency": Term(value, weight)})
 

@@ -174,12 +174,12 @@ class S4MIM(FixMatch):
         output = views.forward(student)
 
         pseudo = label_pixels(output.logits["weak"], valid) if self.labels_by_student else by_teacher
-        terms = self.base_terms(output, batch.labels, pseudo, strong, context.step)
+        terms = self.base_terms(output, batch.labels, pseudo, strong, context)
         metrics = {
             "confident_share": self.confident_share(pseudo),
             "known_share": (masked.class_map != self.task.ignore_index).float().mean(),
         }
-        self._add_masked_terms(terms, metrics, output, masked, context.step)
+        self._add_masked_terms(terms, metrics, output, masked, context)
         return Losses(terms, metrics)
 
     @torch.no_grad()
@@ -226,26 +226,31 @@ class S4MIM(FixMatch):
         return MaskedRows(masked.patch_mask, masked.feature_mask, masked.position_classes, one_region)
 
     def _add_masked_terms(
-        self, terms: dict[str, Term], metrics: dict[str, Tensor], output: StudentOutput, masked: MaskedView, step: int
+        self,
+        terms: dict[str, Term],
+        metrics: dict[str, Tensor],
+        output: StudentOutput,
+        masked: MaskedView,
+        context: StepContext,
     ) -> None:
         """Add L_rec, L_agg and L_sem, those that are active."""
         config = self.config
         reconstruction, aggregation, semantic = config.reconstruction, config.aggregation, config.semantic
         if self.reconstruction_active:
             assert output.reconstruction is not None
-            weight = ramped(reconstruction.weight, reconstruction.warmup_steps, step)
+            weight = ramped(reconstruction.weight, reconstruction.warmup_steps, context)
             value = self.reconstruction_value(output.reconstruction, masked, output.reconstructed)
             terms["reconstruction"] = Term(value, weight)
         if self.aggregation_active:
             assert output.features is not None
             value, diagnostics = self.aggregation_value(output.features, masked)
-            terms["aggregation"] = Term(value, ramped(aggregation.weight, aggregation.warmup_steps, step))
+            terms["aggregation"] = Term(value, ramped(aggregation.weight, aggregation.warmup_steps, context))
             metrics.update(diagnostics)
         if self.semantic_active:
             logits, ignore_index = output.logits["masked"], self.task.ignore_index
             pixels = masked.semantic_pixels
             value = semantic_loss(logits, masked.semantic_map, masked.semantic_weights, ignore_index, pixels)
-            terms["semantic"] = Term(value, ramped(semantic.weight, semantic.warmup_steps, step))
+            terms["semantic"] = Term(value, ramped(semantic.weight, semantic.warmup_steps, context))
 
     def reconstruction_value(
         self, reconstruction: Tensor, masked: MaskedView, reconstructed: Tensor | None = None

@@ -44,7 +44,7 @@ class ReconstructionConfig:
 
     Args:
         weight: λ_rec; with 0 nothing is reconstructed and no decoder is built.
-        warmup_steps: optimizer steps over which λ_rec grows from 0.
+        warmup_steps: optimizer steps over which λ_rec grows from 0; None: half of the run.
         regions: "class" reconstructs each class's region apart from the others; "image" is basic masked image
             modelling: one region, on the same pixels of the loss.
         target: the clean pixels in normalised space, or those normalised per patch.
@@ -52,7 +52,7 @@ class ReconstructionConfig:
     """
 
     weight: float = Field(default=0.1, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
     regions: Literal["class", "image"] = "class"
     target: Literal["pixels", "patch_normalized"] = "patch_normalized"
     reduction: Literal["pixel", "class"] = "pixel"
@@ -64,7 +64,7 @@ class AggregationConfig:
 
     Args:
         weight: λ_agg.
-        warmup_steps: optimizer steps over which λ_agg grows from 0.
+        warmup_steps: optimizer steps over which λ_agg grows from 0; None: half of the run.
         distance: "cosine", or "l2": the squared difference averaged over channels.
         prototypes: whether visible features are averaged within an image or within the batch.
         stop_gradient: whether the averages are fixed targets.
@@ -72,7 +72,7 @@ class AggregationConfig:
     """
 
     weight: float = Field(default=0.1, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
     distance: Literal["cosine", "l2"] = "cosine"
     prototypes: Literal["image", "batch"] = "image"
     stop_gradient: bool = True
@@ -85,7 +85,7 @@ class SemanticConfig:
 
     Args:
         weight: λ_sem.
-        warmup_steps: optimizer steps over which λ_sem grows from 0.
+        warmup_steps: optimizer steps over which λ_sem grows from 0; None: half of the run.
         pixels: all known pixels of the masked view, or only the masked ones.
         average_over: "known" divides by the number of pixels that count, so that few confident ones weigh as much as
             many; "valid" by all that might, padding and void aside, so that the term is small while the teacher is
@@ -95,7 +95,7 @@ class SemanticConfig:
     """
 
     weight: float = Field(default=0.1, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
     pixels: Literal["known", "masked"] = "known"
     average_over: Literal["known", "valid"] = "valid"
     unlabeled_weighting: Literal["threshold", "confidence"] = "threshold"

@@ -32,6 +32,7 @@ RUNS = {
         "method.class_map_threshold=0.1",
         "method.masking.view=strong",
         "method.masking.strategy=class_balanced",
+        *(f"method.{term}.warmup_steps=0" for term in ("reconstruction", "aggregation", "semantic")),
     ],
 }
 
@@ -74,3 +75,16 @@ def test_zero_weights_reduce_s4mim_to_unimatch(tiny_config: ConfigMaker) -> None
     ours = terms_of(tiny_config(*common, *UNIMATCH_BASE, *zero, output="s4mim"))
     peer = ["method.name=unimatch", "method.pseudo_labels_from=teacher"]
     assert ours == terms_of(tiny_config(*common, *peer, output="unimatch"))
+
+
+@pytest.mark.parametrize(("setting", "shares"), [("null", [0, 0.5, 1, 1]), ("4", [0, 0.25, 0.5, 0.75])])
+def test_weights_grow_over_half_of_the_run_or_over_the_steps_that_are_given(
+    tiny_config: ConfigMaker, setting: str, shares: list[float]
+) -> None:
+    keys = ("method.consistency_warmup_steps", "method.semantic.warmup_steps")
+    settings = ["method.threshold=0.1", "method.class_map_threshold=0.1", "method.consistency_weight=2"]
+    steps = terms_of(tiny_config(*settings, *(f"{key}={setting}" for key in keys), "method.semantic.weight=2"))
+    for term in ("consistency", "semantic"):
+        assert all(step[f"loss_{term}"] > 0 for step in steps)
+        found = [step[f"weighted_{term}"] / step[f"loss_{term}"] for step in steps]
+        assert found == pytest.approx([2 * share for share in shares])

@@ -51,7 +51,7 @@ def batch() -> Batch:
 
 @pytest.fixture
 def context() -> StepContext:
-    return StepContext(step=3, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
+    return StepContext(step=3, max_steps=12, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
 
 
 def model_config(**fields: Any) -> S4MIMConfig:

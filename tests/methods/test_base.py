@@ -27,9 +27,14 @@ from s4mim_hf.methods import (
 from s4mim_hf.methods.base import ramped
 
 
-def test_weights_grow_linearly_from_zero_and_stay() -> None:
-    assert [ramped(0.5, 4, step) for step in (0, 1, 2, 4, 100)] == [0, 0.125, 0.25, 0.5, 0.5]
-    assert ramped(0.5, 0, 0) == 0.5
+def test_weights_grow_linearly_from_zero_and_stay(context: StepContext) -> None:
+    def weights(warmup_steps: int | None, steps: tuple[int, ...]) -> list[float]:
+        return [ramped(0.5, warmup_steps, replace(context, step=step, max_steps=16)) for step in steps]
+
+    assert weights(4, (0, 1, 2, 4, 15)) == [0, 0.125, 0.25, 0.5, 0.5]
+    assert weights(0, (0, 1)) == [0.5, 0.5]
+    assert weights(None, (0, 2, 4, 8, 15)) == [0, 0.125, 0.25, 0.5, 0.5]
+    assert ramped(0.5, None, replace(context, step=0, max_steps=1)) == 0
 
 
 def test_total_is_the_weighted_sum() -> None:

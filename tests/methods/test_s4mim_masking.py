@@ -110,7 +110,7 @@ def test_class_balanced_masks_repeat_and_change_with_the_step(
     task: Task, batch: Batch, context: StepContext, teacher: torch.nn.Module
 ) -> None:
     method = S4MIM(config(masking=masks(strategy="class_balanced")), task)
-    later = StepContext(step=4, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
+    later = StepContext(step=4, max_steps=12, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
     drawn = [masked_view(method, batch, where, teacher).patch_mask for where in (context, context, later)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

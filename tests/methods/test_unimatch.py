@@ -168,6 +168,6 @@ def test_the_second_strong_view_and_the_noise_are_those_of_the_place_in_the_run(
         terms = method.losses(student, refuse, batch, where).terms
         return terms["consistency"].value.item(), terms["feature_consistency"].value.item()
 
-    later = StepContext(step=4, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
+    later = StepContext(step=4, max_steps=12, micro_step=0, seed=11, rank=0, device=torch.device("cpu"))
     assert value(context) == value(context)
     assert all(now != then for now, then in zip(value(context), value(later), strict=True))

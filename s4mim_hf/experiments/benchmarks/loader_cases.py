@@ -138,7 +138,7 @@ def finish_on_device(batch: Batch, number: int) -> tuple[Tensor, ...]:
     if batch.unlabeled_images is None:
         return labeled, batch.labels.long()
     weak, config = batch.unlabeled_images, StrongViewConfig()
-    context = StepContext(step=number, micro_step=0, seed=0, rank=0, device=weak.device)
+    context = StepContext(step=number, max_steps=1, micro_step=0, seed=0, rank=0, device=weak.device)
     strong = [make_strong_view(weak, config, context, view).images for view in range(2)]
     views = [normalize(images, _MEAN, _STD) for images in (weak, *strong)]
     return labeled, *views, batch.labels.long()
