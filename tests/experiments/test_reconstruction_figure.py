@@ -41,8 +41,8 @@ def runs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         for name, overrides in RUNS.items():
             places = [f"data.path={prepared}", f"output_dir={root / name}"]
             if name != "fixmatch":
-                # Known classes from the first step on.
-                places.append("method.masking.images=labeled_and_unlabeled")
+                # Known classes, and the full weight, from the first step on.
+                places += ["method.masking.images=labeled_and_unlabeled", "method.reconstruction.warmup_steps=0"]
             train(load_run_config("demo", [*TINY, *SHORT, *places, *overrides]))
         yield {name: root / name for name in RUNS}
 
