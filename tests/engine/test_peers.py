@@ -14,7 +14,13 @@ from s4mim_hf.engine.run import train
 from s4mim_hf.engine.run_config import RunConfig
 
 ConfigMaker = Callable[..., RunConfig]
-SHORT = ["optim.max_steps=2", "evaluation.interval=2", "evaluation.evaluate_student=false", "log.tracker=none"]
+SHORT = [
+    "optim.max_steps=2",
+    "method.consistency_warmup_steps=0",
+    "evaluation.interval=2",
+    "evaluation.evaluate_student=false",
+    "log.tracker=none",
+]
 UNIMATCH_BASE = [
     "method.strong_views=2",
     "method.feature_weight=0.25",
