@@ -91,6 +91,10 @@ ROWS: dict[str, Row] = {
             "base_two_views", "base, two strong views", "is it only one more view?", "fixmatch",
             {"method.strong_views": 2}, (CONSISTENCY,),
         ),
+        Row(
+            "base_student", "base, student's labels", "is it only whose labels teach?", "fixmatch",
+            {"method.pseudo_labels_from": "student"}, (CONSISTENCY,),
+        ),
         _s4mim("basic_mim", "base + basic MIM", "what image modelling alone gives", [RECONSTRUCTION], "image"),
         _s4mim("class_wise_mim", "base + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"),
         _s4mim(

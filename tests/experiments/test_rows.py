@@ -19,6 +19,7 @@ DESCRIBED: dict[str, tuple[str, int | None, str | None, bool, bool]] = {
     "fully_supervised": ("supervised", None, None, False, False),
     "base": ("fixmatch", 1, None, False, False),
     "base_two_views": ("fixmatch", 2, None, False, False),
+    "base_student": ("fixmatch", 1, None, False, False),
     "basic_mim": ("s4mim", 1, "image", False, False),
     "class_wise_mim": ("s4mim", 1, "class", False, False),
     "aggregation": ("s4mim", 1, "class", True, False),
@@ -83,7 +84,7 @@ def test_any_recipe_will_do(method: str, tmp_path: Path) -> None:
     s4mim: Any = config_of("s4mim", recipe).method
     weights = (s4mim.consistency_weight, s4mim.reconstruction.weight, s4mim.aggregation.weight, s4mim.semantic.weight)
     # Weights of 0 give way to the method's defaults, others stay.
-    assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 0.1)
+    assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 0.5)
 
 
 def test_a_saved_run_is_a_recipe_too(tmp_path: Path) -> None:
@@ -93,6 +94,8 @@ def test_a_saved_run_is_a_recipe_too(tmp_path: Path) -> None:
     unimatch: Any = config_of("unimatch", path).method
     assert (unimatch.consistency_weight, unimatch.supervised_weight, unimatch.feature_weight) == (0.25, 0.5, 0.25)
     assert unimatch.pseudo_labels_from == "student"
+    assert config_of("base", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
+    assert config_of("base_student", path).method.pseudo_labels_from == "student"  # type: ignore[union-attr]
     assert config_of("unimatch_ema", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
 
 

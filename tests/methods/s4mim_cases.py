@@ -19,8 +19,8 @@ def masks(**fields: Any) -> MaskingConfig:
 
 
 def semantics(**fields: Any) -> SemanticConfig:
-    """Return a term over the known pixels: whatever the defaults are."""
-    return SemanticConfig(**{"weight": 0.5, "average_over": "known", **fields})
+    """Return a term over the known pixels, each of which counts fully: whatever the defaults are."""
+    return SemanticConfig(**{"weight": 0.5, "average_over": "known", "unlabeled_weighting": "threshold", **fields})
 
 
 TERMS = {
@@ -36,12 +36,13 @@ NO_TERMS: dict[str, Any] = {
 
 
 def config(**fields: Any) -> S4MIMMethodConfig:
-    """Return a config of small patches and thresholds that an untrained teacher reaches."""
+    """Return a config of small patches, the teacher's labels, and thresholds that it reaches though untrained."""
     small: dict[str, Any] = {
         "masking": masks(),
         "semantic": semantics(),
         "threshold": 0.25,
         "class_map_threshold": 0.25,
+        "pseudo_labels_from": "teacher",
     }
     return S4MIMMethodConfig(**{**small, **fields})
 

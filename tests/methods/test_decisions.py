@@ -63,11 +63,11 @@ def aggregation_by_loop(z: Tensor, masked: MaskedView, settings: AggregationConf
 @pytest.mark.parametrize(
     "settings",
     [
-        AggregationConfig(),
         AggregationConfig(distance="l2"),
-        AggregationConfig(prototypes="batch"),
-        AggregationConfig(stop_gradient=False),
-        AggregationConfig(min_positions=8),
+        AggregationConfig(distance="cosine"),
+        AggregationConfig(distance="cosine", prototypes="batch"),
+        AggregationConfig(distance="cosine", stop_gradient=False),
+        AggregationConfig(distance="cosine", min_positions=8),
         AggregationConfig(distance="l2", prototypes="batch", stop_gradient=False, min_positions=3),
     ],
 )

@@ -24,6 +24,7 @@ EVERYTHING = S4MIMMethodConfig(
     threshold=0.25,
     class_map_threshold=0.25,
     feature_weight=0.5,
+    pseudo_labels_from="teacher",
     masking=masks(),
     semantic=semantics(),
     strong=StrongViewConfig(
@@ -72,7 +73,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "reconstruction.reduction": ("class", {}),
     "aggregation.weight": (1.0, {}),
     "aggregation.warmup_steps": (4, {}),
-    "aggregation.distance": ("l2", {}),
+    "aggregation.distance": ("cosine", {}),
     "aggregation.prototypes": ("batch", {}),
     "aggregation.stop_gradient": (False, {}),
     "aggregation.min_positions": (8, {}),
