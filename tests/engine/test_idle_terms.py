@@ -13,6 +13,11 @@ from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.methods import FixMatchConfig, S4MIMMethodConfig, SupervisedConfig
 from s4mim_hf.methods.s4mim_config import MaskingConfig, SemanticConfig
 
+BY_THRESHOLD: dict[str, Any] = {
+    "class_map_threshold": 0.8,
+    "semantic": SemanticConfig(unlabeled_weighting="threshold"),
+}
+
 
 def test_a_term_is_named_once_after_a_hundred_steps_of_exact_zeros() -> None:
     idle = IdleTerms(FixMatchConfig(threshold=0.9))
@@ -41,10 +46,10 @@ def test_other_values_and_weighted_terms_are_no_terms() -> None:
     ("term", "fields", "expected"),
     [
         ("consistency", {}, "lower method.threshold (now 0.95)"),
-        ("semantic", {"class_map_threshold": 0.8}, "lower method.class_map_threshold (now 0.8)"),
+        ("semantic", BY_THRESHOLD, "lower method.class_map_threshold (now 0.8)"),
         ("reconstruction", {"masking": MaskingConfig(images="unlabeled")}, "images=labeled_and_unlabeled"),
         ("aggregation", {}, "lower method.aggregation.min_positions (now 1)"),
-        ("semantic", {"semantic": SemanticConfig(unlabeled_weighting="confidence")}, "all padding"),
+        ("semantic", {}, "all padding"),
         ("supervised", {}, "no pixel of the labelled images is known"),
         ("something_new", {}, "set its weight to 0"),
     ],
