@@ -23,6 +23,7 @@ RECONSTRUCTION = "method.reconstruction.weight"
 AGGREGATION = "method.aggregation.weight"
 SEMANTIC = "method.semantic.weight"
 REGIONS = "method.reconstruction.regions"
+LABELS_FROM = "method.pseudo_labels_from"
 MASKED_TERMS = (RECONSTRUCTION, AGGREGATION, SEMANTIC)
 # Any value: rows are checked before the data is made.
 _SOME_DATA = "data.path=data"
@@ -70,7 +71,7 @@ def _unimatch_settings(labels_from: str) -> dict[str, Any]:
         "method.supervised_weight": 0.5,
         CONSISTENCY: 0.25,
         "method.feature_weight": 0.25,
-        "method.pseudo_labels_from": labels_from,
+        LABELS_FROM: labels_from,
     }
 
 
@@ -86,14 +87,17 @@ ROWS: dict[str, Row] = {
     for row in (
         Row(SUPERVISED, "labelled images alone", "the floor", "supervised"),
         Row(FULLY_SUPERVISED, "all training labels", "the ceiling", "supervised", all_labels=True),
-        Row(BASE, "weak-to-strong consistency", "what every other row builds on", "fixmatch", {}, (CONSISTENCY,)),
+        Row(
+            BASE, "weak-to-strong consistency", "what every other row builds on", "fixmatch",
+            {LABELS_FROM: "teacher"}, (CONSISTENCY,),
+        ),
         Row(
             "base_two_views", "base, two strong views", "is it only one more view?", "fixmatch",
-            {"method.strong_views": 2}, (CONSISTENCY,),
+            {"method.strong_views": 2, LABELS_FROM: "teacher"}, (CONSISTENCY,),
         ),
         Row(
             "base_student", "base, student's labels", "is it only whose labels teach?", "fixmatch",
-            {"method.pseudo_labels_from": "student"}, (CONSISTENCY,),
+            {LABELS_FROM: "student"}, (CONSISTENCY,),
         ),
         _s4mim("basic_mim", "base + basic MIM", "what image modelling alone gives", [RECONSTRUCTION], "image"),
         _s4mim("class_wise_mim", "base + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"),

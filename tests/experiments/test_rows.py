@@ -87,9 +87,10 @@ def test_any_recipe_will_do(method: str, tmp_path: Path) -> None:
     assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 0.5)
 
 
-def test_a_saved_run_is_a_recipe_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved", ["base", "s4mim"])
+def test_a_saved_run_is_a_recipe_too(tmp_path: Path, saved: str) -> None:
     path = tmp_path / "run_config.yaml"
-    save_run_config(config_of("base", "demo", "method.consistency_weight=2"), path)
+    save_run_config(config_of(saved, "demo", "method.consistency_weight=2"), path)
     assert {name: described(config_of(name, path)) for name in ROWS} == DESCRIBED
     unimatch: Any = config_of("unimatch", path).method
     assert (unimatch.consistency_weight, unimatch.supervised_weight, unimatch.feature_weight) == (0.25, 0.5, 0.25)
