@@ -199,11 +199,12 @@ def aggregation_loss(
     distance: Literal["cosine", "l2"] = "cosine",
     scope: Literal["image", "batch"] = "image",
     stop_gradient: bool = True,
+    reduction: Literal["class", "position"] = "class",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_agg: masked features are drawn to the mean of the visible features of their class.
 
     For each image (or the batch) and class with at least `min_positions` visible and as many masked positions:
-    the mean over masked positions i of dist(z_i, v_k); then the mean over those classes.
+    the mean over masked positions i of dist(z_i, v_k); then the mean over those classes, or over all their positions.
 
     Args:
         features: float, (B, C, h, w), z.
@@ -216,6 +217,8 @@ def aggregation_loss(
             difference averaged over channels.
         scope: where visible positions are averaged: in one image, or in the batch.
         stop_gradient: whether v_k is a fixed target.
+        reduction: "class" weighs every class of an image (or the batch) alike, however small its region; "position"
+            every masked position.
 
     Returns:
         the loss, and diagnostics without gradient: `feature_norm` (mean length of z) and `between_class_similarity`
@@ -239,7 +242,8 @@ def aggregation_loss(
     if scope == "batch":
         sums, masked_counts = sums.sum(dim=0, keepdim=True), masked_counts.sum(dim=0, keepdim=True)
     counted = (visible_counts >= min_positions) & (masked_counts >= min_positions)
-    return _mean_over(sums / masked_counts.clamp(min=1), counted), diagnostics
+    weights = counted if reduction == "class" else counted * masked_counts
+    return _mean_over(sums / masked_counts.clamp(min=1), weights), diagnostics
 
 
 def feature_diagnostics(features: Tensor, prototypes: Tensor, counts: Tensor) -> dict[str, Tensor]:

@@ -124,11 +124,19 @@ def test_reconstruction_moves_selected_pixels_only(generator: torch.Generator) -
 
 
 def loop_aggregation(
-    z: Tensor, class_map: Tensor, mask: Tensor, *, distance: str, scope: str, stop_gradient: bool, min_positions: int
+    z: Tensor,
+    class_map: Tensor,
+    mask: Tensor,
+    *,
+    distance: str,
+    scope: str,
+    stop_gradient: bool,
+    min_positions: int,
+    reduction: str,
 ) -> Tensor:
     """METHOD.md's L_agg, group by group, class by class, position by position."""
     images = [[b] for b in range(len(z))] if scope == "image" else [list(range(len(z)))]
-    per_class = []
+    counted = []
     for group in images:
         for k in range(K):
             places = [(b, *p) for b in group for p in (class_map[b] == k).nonzero().tolist()]
@@ -142,15 +150,16 @@ def loop_aggregation(
                 parts = [1 - (value @ prototype) / (value.norm() * prototype.norm()) for value in hidden]
             else:
                 parts = [(value - prototype).square().mean() for value in hidden]
-            per_class.append(torch.stack(parts).mean())
-    return torch.stack(per_class).mean()
+            counted.extend(parts if reduction == "position" else [torch.stack(parts).mean()])
+    return torch.stack(counted).mean()
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l2"])
 @pytest.mark.parametrize("scope", ["image", "batch"])
 @pytest.mark.parametrize(("stop_gradient", "min_positions"), [(True, 1), (False, 3)])
+@pytest.mark.parametrize("reduction", ["class", "position"])
 def test_aggregation_and_its_gradient_equal_a_loop(
-    generator: torch.Generator, distance: str, scope: str, stop_gradient: bool, min_positions: int
+    generator: torch.Generator, distance: str, scope: str, stop_gradient: bool, min_positions: int, reduction: str
 ) -> None:
     z = torch.randn(3, 6, 7, 6, generator=generator)
     class_map = random_labels(generator, 3, 7, 6)
@@ -160,6 +169,7 @@ def test_aggregation_and_its_gradient_equal_a_loop(
         "scope": scope,
         "stop_gradient": stop_gradient,
         "min_positions": min_positions,
+        "reduction": reduction,
     }
     ours, reference = z.clone().requires_grad_(), z.double().requires_grad_()
     loss, _ = losses.aggregation_loss(ours, class_map, mask, K, **options)  # type: ignore[arg-type]

@@ -285,4 +285,5 @@ class S4MIM(FixMatch):
             distance=config.distance,
             scope=config.prototypes,
             stop_gradient=config.stop_gradient,
+            reduction=config.reduction,
         )

@@ -69,6 +69,7 @@ class AggregationConfig:
         prototypes: whether visible features are averaged within an image or within the batch.
         stop_gradient: whether the averages are fixed targets.
         min_positions: visible, and masked, positions that a class needs in order to count.
+        reduction: whether every class of an image (or the batch), or every masked position, weighs alike.
     """
 
     weight: float = Field(default=0.1, ge=0)
@@ -77,6 +78,7 @@ class AggregationConfig:
     prototypes: Literal["image", "batch"] = "image"
     stop_gradient: bool = True
     min_positions: int = Field(default=1, ge=1)
+    reduction: Literal["class", "position"] = "class"
 
 
 @dataclass(frozen=True, kw_only=True, config=_FORBID)

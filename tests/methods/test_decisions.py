@@ -56,7 +56,8 @@ def aggregation_by_loop(z: Tensor, masked: MaskedView, settings: AggregationConf
                 distances = [1 - one @ prototype / (one.norm() * prototype.norm()) for one in seen[True]]
             else:
                 distances = [(one - prototype).square().mean() for one in seen[True]]
-            values.append(sum(distances, torch.zeros(())) / len(distances))
+            mean = sum(distances, torch.zeros(())) / len(distances)
+            values.extend(distances if settings.reduction == "position" else [mean])
     return sum(values, torch.zeros(())) / len(values)
 
 
@@ -69,6 +70,8 @@ def aggregation_by_loop(z: Tensor, masked: MaskedView, settings: AggregationConf
         AggregationConfig(distance="cosine", stop_gradient=False),
         AggregationConfig(distance="cosine", min_positions=8),
         AggregationConfig(distance="l2", prototypes="batch", stop_gradient=False, min_positions=3),
+        AggregationConfig(distance="l2", min_positions=3, reduction="position"),
+        AggregationConfig(distance="cosine", prototypes="batch", reduction="position"),
     ],
 )
 def test_aggregation_is_the_asked_one_in_value_and_gradient(

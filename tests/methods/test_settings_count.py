@@ -77,6 +77,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "aggregation.prototypes": ("batch", {}),
     "aggregation.stop_gradient": (False, {}),
     "aggregation.min_positions": (8, {}),
+    "aggregation.reduction": ("position", {}),
     "semantic.weight": (1.0, {}),
     "semantic.warmup_steps": (4, {}),
     "semantic.pixels": ("masked", {}),
