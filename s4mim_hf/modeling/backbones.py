@@ -1,7 +1,8 @@
 """Encoders as maps: a pyramid's features at stride 4 and at the output stride, or a vision transformer's four layers.
 
 Legend: B images, H x W pixels, r the stride of a feature. A feature of stride r has ceil(H/r) x ceil(W/r) positions,
-and position i stands for pixels i*r .. i*r + r - 1, for every encoder and every size.
+and position i stands for pixels i*r .. i*r + r - 1, for every encoder. Where in them its centre lies is the encoder's
+(convolutions that pad alike on both sides: i*r), but the same for every size of image.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from .configuration_s4mim import VISION_TRANSFORMERS, S4MIMConfig, even_layers
 from .dilation import CAN_DILATE, LOW_LEVEL_STRIDE, set_output_stride
 from .encoders import MobileNetV2Pyramid, build_pyramid, build_transformer, square_patch_size
 from .resnet_variants import check_resnet_variant, vary_resnet
-from .same_padding import pad_without_branches
 from .xception import NATIVE_STRIDE as XCEPTION_STRIDE
 from .xception import XceptionPyramid
 
@@ -89,6 +89,10 @@ class Backbone(nn.Module):
         elif config.model_type == "mobilenet_v2":
             config = copy.deepcopy(config)
             config.output_stride = self.output_stride
+            # TensorFlow's padding has another phase for even sides than for odd ones: features of a 320 pixel wide
+            # image would lie 14 pixels (at stride 16) from where a crop of 129 has taught the head to expect them.
+            # Alike on both sides it is TensorFlow's own for odd sides, and that phase for all.
+            config.tf_padding = False
             self.encoder = MobileNetV2Pyramid(config)
         elif config.model_type == "xception":
             self.encoder = XceptionPyramid(config, self.output_stride)
@@ -100,7 +104,6 @@ class Backbone(nn.Module):
         self.map_channels: tuple[int, ...] = tuple(self.encoder.channels)
         self.low_level_channels, self.channels = self.map_channels[0], self.map_channels[-1]
         self.in_channels = getattr(config, "num_channels", 3)
-        pad_without_branches(self.encoder)
 
     def freeze(self) -> None:
         """Stop learning for good: no gradient, no graph, evaluation mode whatever mode the model is put into."""

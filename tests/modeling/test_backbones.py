@@ -41,7 +41,7 @@ def test_a_feature_of_stride_r_has_ceil_size(pyramid_name, size):
 
 @pytest.mark.parametrize(("stride", "step"), [(16, 2), (8, 4)])
 def test_dilated_features_at_every_second_position_are_the_native_ones(dilated_name, stride, step):
-    # 32 n + 1: TensorFlow's padding in MobileNetV2 has the same phase at every stride only there.
+    # 32 n + 1: only there the native network sees as many zeros behind the image as the dilated one.
     pixel_values = torch.randn(1, 3, 97, 129)
     with torch.no_grad():
         native = build(dilated_name, None)(pixel_values)
@@ -76,6 +76,20 @@ def test_position_i_sees_the_pixels_from_i_times_r_on(pyramid_name):
     assert abs(columns - (column * 4 + 1.5)) < slack
 
 
+@pytest.mark.parametrize("name", ["resnet-bottleneck", "mobilenet_v2", "convnext"])
+def test_the_size_of_an_image_moves_no_feature(name):
+    """Features whose field of view is inside the image are those of an image that ends some pixels later."""
+    backbone = build(name, 16)
+    pixel_values = torch.randn(1, 3, 16, 1201)
+    with torch.no_grad():
+        expected = backbone(pixel_values)
+        for width in range(1185, 1201):
+            found = backbone(pixel_values[..., :width])
+            # Columns that see no end of the image: MobileNetV2, dilated, sees about 370 pixels to either side.
+            torch.testing.assert_close(found.last[..., :45], expected.last[..., :45], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(found.low_level[..., :180], expected.low_level[..., :180], rtol=1e-4, atol=1e-4)
+
+
 def test_every_parameter_gets_a_gradient(pyramid_name):
     backbone = build(pyramid_name, None).train()
     low_level, last = backbone(torch.randn(2, 3, 64, 64))
@@ -94,12 +108,13 @@ def test_mobilenet_features_are_transformers_hidden_states():
     backbone = build("mobilenet_v2", None)
     reference = MobileNetV2Model(CONFIG_MAPPING["mobilenet_v2"](depth_multiplier=0.35)).eval()
     reference.load_state_dict(backbone.encoder.state_dict(), strict=False)
-    pixel_values = torch.randn(1, 3, 70, 90)
+    # 32 n + 1: there TensorFlow's padding, transformers' default, is alike on both sides.
+    pixel_values = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
         hidden = reference(pixel_values, output_hidden_states=True).hidden_states
         low_level, last = backbone(pixel_values)
-    assert torch.equal(low_level, hidden[1])
-    assert torch.equal(last, hidden[15])
+    torch.testing.assert_close(low_level, hidden[1])
+    torch.testing.assert_close(last, hidden[15])
 
 
 @pytest.mark.parametrize("stride", [8, 16])

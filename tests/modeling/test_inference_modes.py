@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import AutoModelForSemanticSegmentation
-from transformers.models.mobilenet_v2.modeling_mobilenet_v2 import apply_tf_padding
 
 from s4mim_hf.modeling import S4MIMForSemanticSegmentation, S4MIMForSemiSupervisedSegmentation
-from s4mim_hf.modeling.same_padding import SamePaddedLayer, _pad_same
 
 
 def predicted(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -71,24 +69,3 @@ def test_device_maps_split_between_encoder_and_head_only(make_config):
     for name in ("resnet-basic", "mobilenet_v2", "dinov2"):
         model = S4MIMForSemanticSegmentation(make_config(name))
         assert {type(child).__name__ for child in model.children()} <= set(model._no_split_modules)
-
-
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_mobilenets_padding_is_transformers_own(kernel):
-    for stride in (1, 2)[:kernel]:
-        for dilation in (1, 2, 4):
-            convolution = torch.nn.Conv2d(1, 1, kernel, stride=stride, dilation=dilation)
-            for height in range(1, 8):
-                features = torch.randn(1, 1, height, height + 3)
-                expected = apply_tf_padding(features, convolution)
-                assert torch.equal(_pad_same(features, convolution), expected), (stride, dilation, height)
-
-
-def test_a_mobilenet_without_tensorflows_padding_keeps_its_own(make_config):
-    config = make_config("mobilenet_v2")
-    padded = S4MIMForSemanticSegmentation(config)
-    config.backbone_config.tf_padding = False
-    plain = S4MIMForSemanticSegmentation(config)
-    counts = [sum(isinstance(module, SamePaddedLayer) for module in model.modules()) for model in (padded, plain)]
-    assert counts[0] > 30
-    assert counts[1] == 0
