@@ -6,6 +6,7 @@ abstract states the three ideas; what it leaves open is a field of `S4MIMMethodC
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -27,7 +28,10 @@ from s4mim_hf.methods.base import Losses, ModelRequirements, StepContext, Task, 
 from s4mim_hf.methods.fixmatch import FixMatch
 from s4mim_hf.methods.s4mim_config import MaskingConfig, S4MIMMethodConfig
 from s4mim_hf.methods.student_views import MaskedRows, StudentOutput, Views
-from s4mim_hf.methods.unlabeled import PseudoLabels, label_pixels, unlabeled_images
+from s4mim_hf.methods.unlabeled import PseudoLabels, StrongView, label_pixels, unlabeled_images
+
+# The number of its draws; those of L_con's strong views are 0 and 1.
+_OWN_VIEW = 2
 
 
 class MaskedView(NamedTuple):
@@ -166,9 +170,9 @@ class S4MIM(FixMatch):
         strong = self.strong_views(weak, context)
         self.add_unlabeled(views, unlabeled, strong, context)
         images, image_labels = unlabeled, by_teacher
-        if self.config.masking.view == "strong":
-            first = strong[0] if strong else self.strong_view(weak, context)
-            images, image_labels = first.images, by_teacher.mixed(first.box)
+        view = self.view_to_mask(weak, strong, context)
+        if view is not None:
+            images, image_labels = view.images, by_teacher.mixed(view.box)
         masked = self.masked_view(labeled, batch.labels.long(), images, image_labels, context)
         views.add_masked(masked.images, self._student_rows(masked))
         output = views.forward(student)
@@ -181,6 +185,22 @@ class S4MIM(FixMatch):
         }
         self._add_masked_terms(terms, metrics, output, masked, context)
         return Losses(terms, metrics)
+
+    def view_to_mask(self, weak: Tensor, strong: Sequence[StrongView], context: StepContext) -> StrongView | None:
+        """Return the strong view of weak images, uint8 (B_u, 3, H, W), that is masked; None: the weak ones are.
+
+        Args:
+            weak: the weak images.
+            strong: the strong views that L_con sees.
+            context: where in the run this batch is.
+        """
+        match self.config.masking.view:
+            case "weak":
+                return None
+            case "strong":
+                return strong[0] if strong else self.strong_view(weak, context)
+            case "own":
+                return self.strong_view(weak, context, _OWN_VIEW)
 
     @torch.no_grad()
     def masked_view(

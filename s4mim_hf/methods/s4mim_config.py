@@ -25,9 +25,10 @@ class MaskingConfig:
         patch_size: edge of a patch in pixels.
         ratio: masked share of each image.
         images: which images get a masked view.
-        view: what the unlabelled images are before they are masked: "weak" as the teacher labels them, or "strong",
-            their first strong view, cut and mixed together with its pseudo-labels; also what L_rec reconstructs.
-            Labelled images have no strong view.
+        view: what the unlabelled images are before they are masked: "weak" as the teacher labels them; "strong", the
+            first strong view that L_con sees; or "own", a strong view with draws of its own, which nothing else sees.
+            Strong views are cut and mixed together with their pseudo-labels. Also what L_rec reconstructs. Labelled
+            images have no strong view.
         strategy: "random" patches, or "class_balanced": within each class of an image, the share `ratio` of its
             patches, so that each class has visible and masked ones.
     """
@@ -35,7 +36,7 @@ class MaskingConfig:
     patch_size: int = Field(default=32, ge=1)
     ratio: float = Field(default=0.3, gt=0, lt=1)
     images: Literal["unlabeled", "labeled_and_unlabeled"] = "unlabeled"
-    view: Literal["weak", "strong"] = "strong"
+    view: Literal["weak", "strong", "own"] = "strong"
     strategy: Literal["random", "class_balanced"] = "random"
 
 

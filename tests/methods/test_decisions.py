@@ -178,12 +178,13 @@ def test_without_any_strong_operation_the_strong_view_is_the_weak_one(
     weak, _ = unlabeled_images(batch, method.name)
     torch.testing.assert_close(method.strong_view(weak, context).images, method.normalize(weak), rtol=0, atol=1e-5)
     values = []
-    for seen in ("weak", "strong"):
+    for seen in ("weak", "strong", "own"):
         masking = masks(view=seen)  # type: ignore[arg-type]
         method = S4MIM(config(strong=none, masking=masking), task)
         losses = method.losses(build_student(method), teacher, batch, context)
         values.append([term.value.item() for term in losses.terms.values()])
     assert values[0] == pytest.approx(values[1], rel=1e-4)
+    assert values[0] == pytest.approx(values[2], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["labeled", "masked", "weak"])

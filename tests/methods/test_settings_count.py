@@ -62,7 +62,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "masking.patch_size": (16, {}),
     "masking.ratio": (0.3, {}),
     "masking.images": ("unlabeled", {}),
-    "masking.view": ("strong", {}),
+    "masking.view": ("own", {}),
     "masking.strategy": ("class_balanced", {}),
     "class_map_threshold": (0.0, {}),
     "class_map_downsampling": ("nearest", {"masking.view": "strong"}),
