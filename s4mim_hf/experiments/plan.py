@@ -130,7 +130,7 @@ def plan_ablation(options: AblationOptions) -> AblationPlan:
     if base.model.backbone is None and not isinstance(source, SyntheticSource):
         notes.append(
             "the backbone starts from random weights, which with few labels costs most of the accuracy; a pretrained "
-            "one is named by model.backbone=microsoft/resnet-50 model.backbone_config=null (a Hub name or a folder)"
+            "one is named by model.backbone=microsoft/resnet-50 (a Hub name or a folder)"
         )
     earlier = earlier_cells(output, cells, cell_of)
     if earlier:

@@ -65,12 +65,12 @@ def _s4mim(name: str, title: str, question: str, terms: Iterable[str], regions: 
     return Row(name, title, question, "s4mim", settings, (CONSISTENCY, *chosen), without)
 
 
-def _unimatch_settings(labels_from: str) -> dict[str, Any]:
+def _unimatch_settings(labels_from: str, supervised_weight: float = 0.5) -> dict[str, Any]:
     return {
         "method.strong_views": 2,
-        "method.supervised_weight": 0.5,
-        CONSISTENCY: 0.25,
-        "method.feature_weight": 0.25,
+        "method.supervised_weight": supervised_weight,
+        CONSISTENCY: supervised_weight / 2,
+        "method.feature_weight": supervised_weight / 2,
         LABELS_FROM: labels_from,
     }
 
@@ -88,25 +88,31 @@ ROWS: dict[str, Row] = {
         Row(SUPERVISED, "labelled images alone", "the floor", "supervised"),
         Row(FULLY_SUPERVISED, "all training labels", "the ceiling", "supervised", all_labels=True),
         Row(
-            BASE, "weak-to-strong consistency", "what every other row builds on", "fixmatch",
+            "mean_teacher", "mean teacher, probabilities", "the peer without pseudo-labels", "mean_teacher",
+            terms=(CONSISTENCY,),
+        ),
+        Row(
+            BASE, "weak-to-strong, teacher's labels", "consistency alone (FixMatch)", "fixmatch",
             {LABELS_FROM: "teacher"}, (CONSISTENCY,),
         ),
         Row(
-            "base_two_views", "base, two strong views", "is it only one more view?", "fixmatch",
-            {"method.strong_views": 2, LABELS_FROM: "teacher"}, (CONSISTENCY,),
-        ),
-        Row(
-            "base_student", "base, student's labels", "is it only whose labels teach?", "fixmatch",
+            "base_student", "base, student's labels", "what the rows with masked images build on", "fixmatch",
             {LABELS_FROM: "student"}, (CONSISTENCY,),
         ),
-        _s4mim("basic_mim", "base + basic MIM", "what image modelling alone gives", [RECONSTRUCTION], "image"),
-        _s4mim("class_wise_mim", "base + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"),
+        Row(
+            "base_two_views", "base_student, two strong views", "is it only one more view?", "fixmatch",
+            {"method.strong_views": 2, LABELS_FROM: "student"}, (CONSISTENCY,),
+        ),
+        _s4mim("basic_mim", "base_student + basic MIM", "what image modelling alone gives", [RECONSTRUCTION], "image"),
+        _s4mim(
+            "class_wise_mim", "base_student + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"
+        ),
         _s4mim(
             "aggregation", "class-wise MIM + aggregation", "its second", [RECONSTRUCTION, AGGREGATION], "class"
         ),
         _s4mim("s4mim", "+ semantic space = S4MIM", "its third", MASKED_TERMS, "class"),
         _s4mim(
-            "semantic_only", "base + semantic space (MIC)", "is it only the masked view's consistency?", [SEMANTIC]
+            "semantic_only", "base_student + semantic (MIC)", "is it only the masked view's consistency?", [SEMANTIC]
         ),
         _s4mim(
             "basic_mim_all", "basic MIM + aggregation + semantic", "class-wise or not, all else equal", MASKED_TERMS,
@@ -116,7 +122,8 @@ ROWS: dict[str, Row] = {
         _unimatch("unimatch_ema", "UniMatch, teacher's labels", "teacher"),
         Row(
             "s4mim_on_unimatch", "UniMatch + S4MIM's three terms", "do they add to the peer?", "s4mim",
-            {**_unimatch_settings("student"), REGIONS: "class"}, MASKED_TERMS,
+            # UniMatch's sum without its factor of one half, which S4MIM's weights, relative to L_sup, do not have.
+            {**_unimatch_settings("student", supervised_weight=1.0), REGIONS: "class"}, MASKED_TERMS,
         ),
     )
 }  # fmt: skip

@@ -169,10 +169,11 @@ def _unfinished(results: AblationResults) -> list[str]:
 
 def _reading(results: AblationResults) -> list[str]:
     """Return what the columns mean."""
+    runs = "seeds, each with its labelled draw" if _draws_vary(results) else "seeds, all of one labelled split"
     lines = [
-        "mIoU in percent on validation, mean ± sample standard deviation over n runs (seeds, each with its labelled "
-        "draw). **mIoU, last**, the headline, is the teacher's at the last step; *best* is the teacher's highest on "
-        "these same images, so chosen by them; *student* is the student's at the last step."
+        f"mIoU in percent on validation, mean ± sample standard deviation over n runs ({runs}). **mIoU, "
+        "last**, the headline, is the teacher's at the last step; *best* is the teacher's highest on these same "
+        "images, so chosen by them; *student* is the student's at the last step."
     ]
     if results["relative_to"] is not None:
         lines.append(
@@ -187,6 +188,14 @@ def _reading(results: AblationResults) -> list[str]:
         + "; *settings* is a hash of all settings that change what is computed, but the seed.",
     ]
     return lines
+
+
+def _draws_vary(results: AblationResults) -> bool:
+    """Whether the runs of a label fraction have several splits; one seed alone does not tell, and is a draw."""
+    splits: dict[str, set[str]] = {}
+    for run in results["runs"]:
+        splits.setdefault(run["fraction"], set()).add(run["split_hash"])
+    return len(results["seeds"]) < 2 or not splits or any(len(hashes) > 1 for hashes in splits.values())
 
 
 def _memory_kinds(results: AblationResults) -> str:

@@ -35,7 +35,8 @@ def ablation_row(path: Path, config_hash: str | None) -> str:
     tables = [found for found in results["tables"] if any(line["row"] == run["row"] for line in found["rows"])]
     # The ceiling is in all of them, and of no fraction itself.
     shown = next((found for found in tables if found["fraction"] == run["fraction"]), tables[0])
-    return "\n\n".join([_introduction(results, run), _rows(results, shown["rows"], run["row"]), _reading(results)])
+    rows = _rows(results, shown["rows"], run["row"])
+    return "\n\n".join([_introduction(results, run), rows, _reading(results, run["fraction"])])
 
 
 def _introduction(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
@@ -71,11 +72,11 @@ def _spread(spread: Mapping[str, Any] | None, signed: bool = False) -> str:
     return text if spread["std"] is None else f"{text} ± {100 * spread['std']:.1f}"
 
 
-def _reading(results: Mapping[str, Any]) -> str:
+def _reading(results: Mapping[str, Any], fraction: str) -> str:
     seeds = ", ".join(map(str, results["seeds"]))
     if len(results["seeds"]) == 1:
         return f"One run a row (seed {seeds}): that says little, because nothing here tells how far apart two runs are."
-    return (
-        f"Mean ± sample standard deviation over the seeds {seeds}, each with its labelled draw; differences are "
-        "paired by seed."
-    )
+    # A prepared folder is one labelled split for all seeds; of raw images each seed draws its own.
+    drawn = len({run["split_hash"] for run in results["runs"] if run["fraction"] == fraction}) > 1
+    splits = "each with its labelled draw" if drawn else "all of one labelled split"
+    return f"Mean ± sample standard deviation over the seeds {seeds}, {splits}; differences are paired by seed."

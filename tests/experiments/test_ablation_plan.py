@@ -65,10 +65,11 @@ def test_a_prepared_folder_has_no_ceiling(tmp_path: Path) -> None:
     assert [row.name for row in plan.rows] == [name for name in ROWS if name != "fully_supervised"]
     assert plan.notes[0].startswith("row fully_supervised is left out: ")
     assert "names fully_supervised, but" in message_of(rows=["fully_supervised"], **given)
-    assert "starts from random weights" in plan.notes[1]
-    pretrained = {**given, "overrides": [*given["overrides"], "model.backbone=weights", "model.backbone_config=null"]}
-    own = plan_ablation(AblationOptions(rows=["supervised", "s4mim"], **pretrained))
+    own = plan_ablation(AblationOptions(rows=["supervised", "s4mim"], **given))
     assert (own.notes, own.relative_to) == ([], "supervised")
+    given["overrides"].append("model.backbone_config={model_type: resnet}")
+    scratch = plan_ablation(AblationOptions(rows=["supervised", "s4mim"], **given))
+    assert [note.startswith("the backbone starts from random weights") for note in scratch.notes] == [True]
 
 
 def test_settings_are_what_the_runs_of_a_row_share() -> None:

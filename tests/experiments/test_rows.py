@@ -17,9 +17,10 @@ from s4mim_hf.experiments.rows import ROWS, check_overrides, row_overrides, rows
 DESCRIBED: dict[str, tuple[str, int | None, str | None, bool, bool]] = {
     "supervised": ("supervised", None, None, False, False),
     "fully_supervised": ("supervised", None, None, False, False),
+    "mean_teacher": ("mean_teacher", None, None, False, False),
     "base": ("fixmatch", 1, None, False, False),
-    "base_two_views": ("fixmatch", 2, None, False, False),
     "base_student": ("fixmatch", 1, None, False, False),
+    "base_two_views": ("fixmatch", 2, None, False, False),
     "basic_mim": ("s4mim", 1, "image", False, False),
     "class_wise_mim": ("s4mim", 1, "class", False, False),
     "aggregation": ("s4mim", 1, "class", True, False),
@@ -96,7 +97,8 @@ def test_a_saved_run_is_a_recipe_too(tmp_path: Path, saved: str) -> None:
     assert (unimatch.consistency_weight, unimatch.supervised_weight, unimatch.feature_weight) == (0.25, 0.5, 0.25)
     assert unimatch.pseudo_labels_from == "student"
     assert config_of("base", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
-    assert config_of("base_student", path).method.pseudo_labels_from == "student"  # type: ignore[union-attr]
+    for name in ("base_student", "base_two_views"):
+        assert config_of(name, path).method.pseudo_labels_from == "student"  # type: ignore[union-attr]
     assert config_of("unimatch_ema", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
 
 
@@ -109,7 +111,11 @@ def test_the_row_on_unimatch_is_unimatch_but_for_the_three_terms() -> None:
         if not hasattr(base, field.name) or getattr(base, field.name) != getattr(ours, field.name)
     }
     terms = {"masking", "reconstruction", "aggregation", "semantic", "class_map_threshold", "class_map_downsampling"}
-    assert differing == {"name", *terms}
+    weights = {"supervised_weight", "consistency_weight", "feature_weight"}
+    assert differing == {"name", *terms, *weights}
+    # Twice the sum, so that S4MIM's terms weigh as much against the supervised one as in every other row.
+    assert {getattr(ours, weight) / getattr(base, weight) for weight in weights} == {2.0}
+    assert ours.supervised_weight == config_of("s4mim").method.supervised_weight
 
 
 def test_an_override_changes_the_rows_that_have_its_key() -> None:

@@ -105,3 +105,10 @@ def test_unfinished_tables_say_so(tmp_path: Path) -> None:
     plan = planned(tmp_path, "supervised", "base")
     finish_all(plan, {("base", 1): 0.4})
     assert "Unfinished: 1 of 4 runs are in these tables." in markdown(collect(plan, "", "demo"))
+
+
+def test_whether_seeds_have_draws_of_their_own_is_said(results: AblationResults) -> None:
+    assert "(seeds, each with its labelled draw)" in markdown(results).replace("\n  ", " ")
+    for run in results["runs"]:
+        run["split_hash"] = "one"
+    assert "(seeds, all of one labelled split)" in markdown(results).replace("\n  ", " ")

@@ -169,10 +169,14 @@ def ablation(**run: Any) -> dict[str, Any]:
         {"row": "basic_mim", "last": one, "difference": one},
         {"row": "s4mim", "last": one, "difference": {**one, "mean": 0.02, "std": 0.005}},
     ]
-    record = {"fraction": "1/8", "row": "s4mim", "seed": 3, "config_hash": "0123456789ab", "labeled": 46, **run}
+    record = {
+        "fraction": "1/8", "row": "s4mim", "seed": 3, "config_hash": "0123456789ab", "labeled": 46, "split_hash": "a",
+        **run,
+    }  # fmt: skip
+    other = {**record, "seed": 4, "config_hash": "ba9876543210", "split_hash": "b"}
     return {
         "recipe": "camvid", "complete": True, "relative_to": "base", "seeds": [3, 4], "steps": 60,
-        "evaluated_on": "camvid validation", "protocol": "whole image", "runs": [record],
+        "evaluated_on": "camvid validation", "protocol": "whole image", "runs": [record, other],
         "tables": [{"fraction": "1/8", "rows": rows}],
     }  # fmt: skip
 
@@ -186,7 +190,12 @@ def test_the_row_of_the_ablation(run: Path, tmp_path: Path) -> None:
     assert "| **s4mim** | 50.0 ± 1.0 | +2.0 ± 0.5 | 2 |" in text
     assert "| base | 48.0 ± 1.0 | – | 2 |" in text
     assert "basic_mim" not in text
-    assert "over the seeds 3, 4" in text
+    assert "over the seeds 3, 4, each with its labelled draw; differences" in text
+    one_split = ablation()
+    for one in one_split["runs"]:
+        one["split_hash"] = "a"
+    file.write_text(json.dumps(one_split))
+    assert "over the seeds 3, 4, all of one labelled split; differences" in card_of(run, ablation=file)
     assert "In the ablation" not in card_of(run)
     file.write_text(json.dumps(ablation(config_hash="ffffffffffff")))
     with pytest.raises(InputError, match="has no run of this configuration"):
