@@ -25,7 +25,7 @@ from s4mim_hf.command_line import join_processes, run
 from s4mim_hf.data.prepared import PreparedData, load_prepared
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.evaluator import EvaluationResult, Evaluator
-from s4mim_hf.evaluation.inference import InferenceConfig, Protocol
+from s4mim_hf.evaluation.protocol_options import add_protocol_options, inference_of
 from s4mim_hf.hub.load import load_model
 
 if TYPE_CHECKING:
@@ -38,30 +38,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("model", help="folder of a saved model, or Hub id")
     parser.add_argument("--data", required=True, help="prepared data folder, or 'synthetic'")
     parser.add_argument("--split", choices=["validation", "labeled"], default="validation", help="default validation")
-    protocol = parser.add_mutually_exclusive_group()
-    protocol.add_argument("--sliding-window", action="store_true", help="average overlapping windows")
-    protocol.add_argument("--center-crop", type=int, metavar="N", help="count the N x N centre only")
-    parser.add_argument("--window", type=int, default=513, help="side of a window in pixels (default 513)")
-    parser.add_argument("--tta", action="store_true", help="average scales 0.75, 1, 1.25 and mirrored images")
+    add_protocol_options(parser, center_crop=True)
     parser.add_argument("--metric", default="ours", help="ours, hub, or a folder with the Hub's metric; adds a check")
     parser.add_argument("--batch-size", type=int, default=4, help="images of one size at once (default 4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
     return parser.parse_args()
-
-
-def build_inference(arguments: argparse.Namespace) -> InferenceConfig:
-    """Return the protocol that the flags name."""
-    window = arguments.window if arguments.center_crop is None else arguments.center_crop
-    if window < 1:
-        flag = "--window" if arguments.center_crop is None else "--center-crop"
-        raise InputError(f"{flag} is {window}; it must be at least 1")
-    protocol: Protocol = "sliding_window" if arguments.sliding_window else "whole"
-    return InferenceConfig(
-        protocol=protocol if arguments.center_crop is None else "center_crop",
-        window=window,
-        scales=(0.75, 1.0, 1.25) if arguments.tta else (1.0,),
-        flip=arguments.tta,
-    )
 
 
 def load_reference(metric: str, state: PartialState, data: PreparedData) -> MetricCollector | None:
@@ -103,7 +84,7 @@ def main() -> None:
     """Evaluate and print; with a reference metric, compare with it."""
     arguments = parse_arguments()
     state = join_processes()
-    inference = build_inference(arguments)
+    inference = inference_of(arguments)
     if arguments.json is not None and arguments.json.is_dir():
         raise InputError(f"--json: {arguments.json} is a folder; name a file")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():

@@ -33,7 +33,8 @@ from rich.console import Console
 from s4mim_hf.command_line import join_processes, run
 from s4mim_hf.data.prepared import PreparedData, load_prepared
 from s4mim_hf.errors import InputError
-from s4mim_hf.evaluation.inference import InferenceConfig, shrinking_in_words
+from s4mim_hf.evaluation.inference import shrinking_in_words
+from s4mim_hf.evaluation.protocol_options import add_protocol_options, inference_of
 from s4mim_hf.hub.load import load_model, model_palette
 from s4mim_hf.prediction.claims import claimed, model_in_words, weights_hash
 from s4mim_hf.prediction.predictor import Predictor
@@ -71,9 +72,7 @@ def parse_arguments() -> argparse.Namespace:
         help="with --pseudo-labels: prepared data whose labelled and validation images are merged; the same images "
         "in the pool (byte for byte) are left out",
     )  # fmt: skip
-    parser.add_argument("--sliding-window", action="store_true", help="average overlapping windows")
-    parser.add_argument("--window", type=int, default=513, help="side of a window in pixels (default 513)")
-    parser.add_argument("--tta", action="store_true", help="average scales 0.75, 1, 1.25 and mirrored images")
+    add_protocol_options(parser, center_crop=False)
     parser.add_argument("--batch-size", type=int, default=1, help="images of one size at once (default 1)")
     return parser.parse_args()
 
@@ -82,11 +81,11 @@ def main() -> int:
     """Predict what is not there yet; return 1 where some images cannot be predicted."""
     arguments = parse_arguments()
     check_options(arguments)
+    inference = inference_of(arguments)
     state = join_processes(_PATIENCE)
     source = open_images(arguments.images, arguments.output, split=arguments.split, image_column=arguments.image_column)
     human = None if arguments.labeled is None else load_prepared(arguments.labeled, unlabeled=False)
     model, processor = load_model(arguments.model)
-    inference = build_inference(arguments)
     facts = ModelFacts(
         name=model_in_words(arguments.model),
         weights=weights_hash(model),
@@ -110,8 +109,6 @@ def main() -> int:
 
 def check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    if arguments.window < 1:
-        raise InputError(f"--window is {arguments.window}; it must be at least 1")
     pseudo = arguments.pseudo_labels is not None
     for name, value in (("--min-known", arguments.min_known), ("--labeled", arguments.labeled)):
         if value is not None and not pseudo:
@@ -125,16 +122,6 @@ def check_options(arguments: argparse.Namespace) -> None:
         if arguments.format is not None:
             raise InputError("--pseudo-labels writes prepared data, which has one format; leave --format out")
         PseudoLabelOptions(arguments.pseudo_labels, arguments.min_known or 0.0)
-
-
-def build_inference(arguments: argparse.Namespace) -> InferenceConfig:
-    """Return the protocol that the options name."""
-    return InferenceConfig(
-        protocol="sliding_window" if arguments.sliding_window else "whole",
-        window=arguments.window,
-        scales=(0.75, 1.0, 1.25) if arguments.tta else (1.0,),
-        flip=arguments.tta,
-    )
 
 
 def build_task(

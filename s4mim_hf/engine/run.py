@@ -16,6 +16,8 @@ from s4mim_hf.engine.config_loading import load_run_config, save_run_config, to_
 from s4mim_hf.engine.results import RESULTS_FILE, peak_memory, source_commit, write_results
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.errors import InputError
+from s4mim_hf.evaluation.inference import InferenceConfig
+from s4mim_hf.evaluation.protocol_options import options_of
 
 CONFIG_FILE = "run_config.yaml"
 RUNS = Path("runs")
@@ -161,11 +163,19 @@ def show(run: Run, console: Console) -> None:
     ):
         if (folder / name).exists():
             console.print(f"  {folder / name}  {what}", highlight=False, soft_wrap=True)
-    path = run.data.path
-    console.print(
-        f"next: accelerate launch scripts/evaluate.py {folder / 'model'} --data {path}"
-        if run.data.validation is not None
-        else f"next: accelerate launch scripts/predict.py {folder / 'model'} IMAGES --output {folder / 'predictions'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    inference = run.trainer.config.evaluation.inference if run.data.validation is not None else None
+    for line in next_steps(folder, run.data.path, inference):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def next_steps(folder: Path, data: str, inference: InferenceConfig | None) -> list[str]:
+    """Return what to run after training into `folder`: the evaluation as the run evaluated (None: a prediction)."""
+    model = folder / "model"
+    if inference is None:
+        return [f"next: accelerate launch scripts/predict.py {model} IMAGES --output {folder / 'predictions'}"]
+    options = options_of(inference)
+    command = " ".join(["scripts/evaluate.py", str(model), "--data", data, *(options or [])])
+    lines = [f"next: accelerate launch {command}"]
+    if options is None:
+        lines.append(f"  (by another protocol: no options mean {inference.describe()!r}, by which the table above is)")
+    return lines

@@ -151,6 +151,7 @@ def test_unreadable_images_make_exit_1_after_the_others(
         (["MODEL", "absent.png"], "there is no image or folder absent.png"),
         (["absent/model/folder", "IMAGES"], "'absent/model/folder' is neither a folder that is there"),
         (["MODEL", "IMAGES", "--window", "0"], "--window is 0"),
+        (["MODEL", "IMAGES", "--window", "20"], "--window 20 belongs to --sliding-window"),
         (["MODEL", "IMAGES", "--batch-size", "0"], "batch size is 0"),
         (["MODEL", "IMAGES/*.jpg"], "matches nothing"),
         (["MODEL", "IMAGES", "--pseudo-labels", "0"], "--pseudo-labels is 0.0; the probability must be above 0"),
