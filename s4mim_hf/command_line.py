@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,26 +12,55 @@ from typing import NoReturn
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from s4mim_hf.errors import InputError
+
+# Of the disk and its rights, whatever was being written; any other error of the system is a fault of ours.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: 0 (or what `main` returns), 2 for `InputError`, 130 when interrupted.
 
+    A full accelerator and a disk that is full or may not be written are no faults of ours either: 2, and a sentence.
     Under `accelerate launch` the launcher adds its own lines after ours and exits with 1.
     """
     try:
         code = main() or 0
     except InputError as error:
-        # On a line of its own where a progress bar stands half drawn.
-        tqdm.write(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = _refuse(str(error))
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        code = _refuse(
+            f"the accelerator's memory is full ({reason}); use smaller crops, batches or windows, or "
+            "mixed_precision=bf16; what was saved before stays"
+        )
+    except (OSError, SafetensorError) as error:
+        refusal = _reason_of_the_disk(error)
+        if refusal is None:
+            raise
+        code = _refuse(f"{refusal}; make room or name another folder, and run again; what was saved before stays")
     except KeyboardInterrupt:
         print("interrupted; what was saved before stays", file=sys.stderr, flush=True)
         code = 130
     sys.exit(code)
+
+
+def _refuse(sentence: str) -> int:
+    # On a line of its own where a progress bar stands half drawn.
+    tqdm.write(f"error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _reason_of_the_disk(error: OSError | SafetensorError) -> str | None:
+    if isinstance(error, SafetensorError):
+        # Its only word of the system's error is the text.
+        return str(error) if "(os error " in str(error) else None
+    if error.errno not in _OF_THE_DISK:
+        return None
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def join_processes(timeout: timedelta | None = None) -> PartialState:

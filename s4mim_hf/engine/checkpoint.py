@@ -62,9 +62,30 @@ def save_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        InputError: it cannot be written; earlier checkpoints stay.
     """
     target = Path(directory) / FOLDER / f"step_{step}"
     partial = target.with_name(f".{target.name}.partial")
+    try:
+        _write(partial, accelerator, teacher, {**extra, "step": step, "num_processes": accelerator.num_processes})
+        if accelerator.is_main_process:
+            _put_in_place(partial, target)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch says that writing has failed, the system why; both may be many lines.
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"the checkpoint {target} cannot be written ({reason}); make room, and go on from the one before it with "
+            f"--resume output_dir={directory}"
+        ) from error
+    accelerator.wait_for_everyone()
+    return target
+
+
+def _write(partial: Path, accelerator: Accelerator, teacher: Teacher, state: Mapping[str, Any]) -> None:
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -72,13 +93,8 @@ def save_checkpoint(
     accelerator.save_state(str(partial))
     if accelerator.is_main_process:
         teacher.save(partial / TEACHER_FILE)
-        state = {**extra, "step": step, "num_processes": accelerator.num_processes}
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _put_in_place(partial, target)
-    accelerator.wait_for_everyone()
-    return target
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
