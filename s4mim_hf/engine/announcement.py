@@ -38,9 +38,14 @@ def announce(config: RunConfig, data: PreparedData, pool: ShardPool | None, meth
     if config.model.backbone is None and not config.data.path.startswith("synthetic"):
         text = (
             "The backbone starts from RANDOM weights. With few labels this costs most of the accuracy. "
-            "Name a pretrained one: model.backbone=microsoft/resnet-50 model.backbone_config=null "
-            "(a Hub name or a local folder)."
+            "Name a pretrained one: model.backbone=microsoft/resnet-50 (a Hub name or a local folder)."
         )
         console.print(Panel(text, title="WARNING", border_style="bold red"))
+    if config.model.backbone is None and config.method.normalization.statistics == "frozen_backbone":
+        console.print(
+            "warning: method.normalization.statistics=frozen_backbone keeps the statistics that a backbone was "
+            "pretrained with, but this one starts from random weights and has none; use per_view",
+            highlight=False,
+        )
     for warning in method.warnings(config.model.mim_projection_channels):
         console.print(f"warning: {warning}", highlight=False)
