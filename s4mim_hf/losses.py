@@ -267,7 +267,7 @@ def semantic_loss(
 
     Args:
         logits: float, (B, K, H, W), of the masked view.
-        class_map: int64, (B, H, W), s.
+        class_map: int64, (B, H, W), s; where pseudo-labels count by their confidence, every one of them.
         weights: float, (B, H, W): 0 where a pixel does not count, else its weight in (0, 1].
         ignore_index: the id of unknown pixels.
         averaged_over: bool, (B, H, W), the pixels whose number divides; None: those that count.

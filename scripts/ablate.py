@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--recipe", default="demo", help=f"one of {', '.join(recipe_names())}, or a YAML file (default: demo)")
     add("--rows", metavar="A,B", help="rows to run (default: all; --list-rows)")
     add("--seeds", default="0,1,2", metavar="N,N", help="seeds of the runs and the labelled draws (default: 0,1,2)")
-    add("--source", type=Path, metavar="DIR", help="folder of raw images with images/ and masks/ to draw from")
+    add("--source", type=Path, metavar="DIR", help="folder of raw images to draw from, laid out as --kind says")
     add("--kind", choices=["folder", *CATALOG], help="what --source is (default: by the recipe's name, else folder)")
     add(
         "--labeled",

@@ -17,6 +17,8 @@ from s4mim_hf.demo.serving import find_examples, open_models, serve
 from s4mim_hf.demo.space import chosen_models, write_space
 from s4mim_hf.errors import InputError
 
+MAX_SIDE = 1024
+
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
@@ -25,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, help="of the page (default: the first free one from 7860 on)")
     parser.add_argument("--examples", type=Path, metavar="DIR", help="folder of photos to start from (at most 12)")
     parser.add_argument(
-        "--max-side", type=int, default=1024, metavar="PX", help="shrink larger photos for the model (default 1024)"
+        "--max-side", type=int, metavar="PX", help=f"shrink larger photos for the model (default {MAX_SIDE})"
     )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU where there is one)")
     parser.add_argument("--write-space", type=Path, metavar="DIR", help="write a Space's folder and end")
@@ -35,7 +37,11 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Serve the page, or write a Space."""
     arguments = parse_arguments()
-    if arguments.max_side < 16:
+    if arguments.write_space is not None:
+        for option, value in (("--max-side", arguments.max_side), ("--port", arguments.port)):
+            if value is not None:
+                raise InputError(f"{option} {value} is of a page served here; a Space has its own, so leave it out")
+    if arguments.max_side is not None and arguments.max_side < 16:
         raise InputError(f"--max-side is {arguments.max_side}; it must be at least 16")
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise InputError(f"--port is {arguments.port}; it must be between 1 and 65535")
@@ -49,7 +55,7 @@ def main() -> None:
         write_space(arguments.write_space, models, Path(__file__), photos)
         print(f"written; upload it with: hf upload USER/NAME {arguments.write_space} --repo-type space")
         return
-    serve(models, max_side=arguments.max_side, examples=photos, port=arguments.port)
+    serve(models, max_side=arguments.max_side or MAX_SIDE, examples=photos, port=arguments.port)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ class DataConfig:
         labeled_batch_size: labelled images per process and micro-batch.
         unlabeled_batch_size: unlabelled images per process and micro-batch; unused by a method without them.
         num_workers: loader processes per process; the pictures do not depend on it.
-        image_mean: per RGB channel, of images in [0, 1]; None: the backbone family's (0.5 for mobilenet_v2, ImageNet's
-            for the others).
+        image_mean: per RGB channel, of images in [0, 1]; None: the backbone family's (0.5 for mobilenet_v2, CLIP's
+            own for CLIP, ImageNet's for the others).
         image_std: likewise, above 0; given together with `image_mean`.
         unlabeled: a pool of unlabelled images beside `path`, read while training.
     """

@@ -168,6 +168,8 @@ def check_options(options: PrepareOptions) -> None:
     for field in fields(options):
         if not takes(options.kind, field.name) and getattr(options, field.name) != field.default:
             raise InputError(refusal(options.kind, field.name, option_name(field.name)))
+    if options.push_to_hub is None and not options.private:
+        raise InputError("--public belongs to --push-to-hub USER/NAME; give both, or neither")
     if options.seed < 0:
         raise InputError(f"--seed must not be negative, but {options.seed} was given")
     _check_choice("--draw", options.draw, DRAWS)

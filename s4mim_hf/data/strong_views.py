@@ -25,14 +25,10 @@ from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from s4mim_hf.data.views import ascending
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
-
-
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < bounds[0] <= bounds[1]:
-        raise ValueError(f"expected 0 < low <= high, found {bounds}")
-    return bounds
 
 
 def _share(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -41,7 +37,7 @@ def _share(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Range = Annotated[tuple[float, float], AfterValidator(ascending)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))

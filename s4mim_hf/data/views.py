@@ -21,7 +21,8 @@ IGNORE_INDEX = 255
 PADDING_COLOR = (124, 116, 104)
 
 
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+def ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Refuse, by a ValueError, a range that is not 0 < low <= high."""
     if not 0 < bounds[0] <= bounds[1]:
         raise ValueError(f"expected 0 < low <= high, found {bounds}")
     return bounds
@@ -38,7 +39,7 @@ class WeakViewConfig:
     """
 
     crop_size: int = Field(default=321, ge=1)
-    scale_range: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.5, 2.0)
+    scale_range: Annotated[tuple[float, float], AfterValidator(ascending)] = (0.5, 2.0)
     flip_probability: float = Field(default=0.5, ge=0, le=1)
 
 

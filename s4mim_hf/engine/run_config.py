@@ -261,9 +261,9 @@ class RunConfig:
     """A whole run.
 
     Args:
-        recipe: the name of the recipe that the run started from; a label only.
+        recipe: the name of the recipe that the run started from; where `output_dir` is None it names the folder.
         seed: of every random choice in the run.
-        output_dir: the run's folder; None: chosen by the trainer.
+        output_dir: the run's folder; None: the next free one of runs/RECIPE, runs/RECIPE-2, ...
         mixed_precision: "no", "fp16" or "bf16".
         deterministic: whether only bitwise reproducible GPU operations are used; slower.
         data: what the run learns from.

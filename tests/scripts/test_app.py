@@ -18,6 +18,8 @@ import pytest
         (["NO_WEIGHTS"], "has no weights"),
         (["MODEL", "OTHER_TYPE"], "'bert'"),
         (["MODEL", "--max-side", "3"], "--max-side is 3"),
+        (["MODEL", "--max-side", "512", "--write-space", "space"], "--max-side 512 is of a page served here"),
+        (["MODEL", "--port", "8000", "--write-space", "space"], "--port 8000 is of a page served here"),
         (["MODEL", "--port", "70000"], "--port is 70000"),
         (["MODEL", "--device", "toaster"], "--device toaster cannot be used"),
         (["MODEL", "--examples", "EMPTY"], "holds no image"),

@@ -61,6 +61,7 @@ Capture = pytest.CaptureFixture[str]
         (["folder", "--sbd", "x"], "error: --sbd is not for 'folder', only for voc; leave it out"),
         (["voc", "--label-map=x"], "error: --label-map is not for 'voc', only for hub; leave it out"),
         (["folder", "--source", "x", "--max-side", "0"], "error: --max-side must be at least 1 pixel"),
+        (["folder", "--source", "x", "--public"], "error: --public belongs to --push-to-hub USER/NAME"),
         (["folder", "--sed", "1"], "usage: "),
         (["folders"], "usage: "),
     ],

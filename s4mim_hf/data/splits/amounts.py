@@ -18,11 +18,6 @@ class Amount:
     count: int | None = None
     fraction: Fraction | None = None
 
-    @property
-    def is_all(self) -> bool:
-        """Whether this is every image, however many there are."""
-        return self.fraction == 1
-
     def of(self, total: int) -> int:
         """Return how many of `total` images this is; a fraction is rounded, to at least 1.
 
