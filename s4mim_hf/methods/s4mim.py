@@ -43,9 +43,6 @@ class MaskedView(NamedTuple):
         feature_mask: M↓, bool, (B_m, 1, h, w).
         class_map: s, int64, (B_m, H, W).
         position_classes: s↓, int64, (B_m, h, w).
-        semantic_map: the targets of L_sem, int64, (B_m, H, W): s, or with weighting by confidence every pseudo-label.
-        semantic_weights: float32 in [0, 1], (B_m, H, W).
-        semantic_pixels: bool, (B_m, H, W), the pixels that L_sem is averaged over; None: those that count.
     """
 
     images: Tensor
@@ -53,9 +50,20 @@ class MaskedView(NamedTuple):
     feature_mask: Tensor
     class_map: Tensor
     position_classes: Tensor
-    semantic_map: Tensor
-    semantic_weights: Tensor
-    semantic_pixels: Tensor | None
+
+
+class SemanticTargets(NamedTuple):
+    """What L_sem has the masked view predict; no gradient anywhere.
+
+    Args:
+        labels: int64, (B_m, H, W): s, or with weighting by confidence every pseudo-label.
+        weights: float32 in [0, 1], (B_m, H, W).
+        averaged_over: bool, (B_m, H, W), the pixels that L_sem is averaged over; None: those that count.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    averaged_over: Tensor | None
 
 
 def draw_patch_mask(
@@ -71,6 +79,11 @@ def draw_patch_mask(
         classes = downsample_class_map(class_map, masking.patch_size, num_labels, ignore_index)
         grid = class_balanced_grid(classes, masking.ratio, scores.to(class_map.device, non_blocking=True))
     return expand_grid(grid.unsqueeze(1), masking.patch_size, height, width)
+
+
+def _as_seen(pseudo: PseudoLabels, view: StrongView | None) -> PseudoLabels:
+    """Return the labels of weak images as those of a strong view, cut and mixed like it; None: of the weak ones."""
+    return pseudo if view is None else pseudo.mixed(view.box)
 
 
 class S4MIM(FixMatch):
@@ -169,11 +182,10 @@ class S4MIM(FixMatch):
         by_teacher = self.pseudo_labels(teacher, unlabeled, valid)
         strong = self.strong_views(weak, context)
         self.add_unlabeled(views, unlabeled, strong, context)
-        images, image_labels = unlabeled, by_teacher
         view = self.view_to_mask(weak, strong, context)
-        if view is not None:
-            images, image_labels = view.images, by_teacher.mixed(view.box)
-        masked = self.masked_view(labeled, batch.labels.long(), images, image_labels, context)
+        images = unlabeled if view is None else view.images
+        labels = batch.labels.long()
+        masked = self.masked_view(labeled, labels, images, _as_seen(by_teacher, view), context)
         views.add_masked(masked.images, self._student_rows(masked))
         output = views.forward(student)
 
@@ -183,7 +195,13 @@ class S4MIM(FixMatch):
             "confident_share": self.confident_share(pseudo),
             "known_share": (masked.class_map != self.task.ignore_index).float().mean(),
         }
-        self._add_masked_terms(terms, metrics, output, masked, context)
+        self._add_feature_terms(terms, metrics, output, masked, context)
+        if self.semantic_active:
+            source = pseudo if self.config.semantic.labels_from == "consistency" else by_teacher
+            targets = self.semantic_targets(labels, _as_seen(source, view), masked.patch_mask)
+            value = semantic_loss(output.logits["masked"], *targets[:2], self.task.ignore_index, targets.averaged_over)
+            weight = ramped(self.config.semantic.weight, self.config.semantic.warmup_steps, context)
+            terms["semantic"] = Term(value, weight)
         return Losses(terms, metrics)
 
     def view_to_mask(self, weak: Tensor, strong: Sequence[StrongView], context: StepContext) -> StrongView | None:
@@ -217,27 +235,39 @@ class S4MIM(FixMatch):
         """
         ignore_index, masking = self.task.ignore_index, self.config.masking
         known = known_class_map(*pseudo, self.config.class_map_threshold, ignore_index)
-        images, class_map, semantic_map, weights = unlabeled, known, known, torch.ones_like(pseudo.confidence)
-        valid = pseudo.valid
-        if self.config.semantic.unlabeled_weighting == "confidence":
-            semantic_map, weights = torch.where(pseudo.valid, pseudo.labels, ignore_index), pseudo.confidence
+        images, class_map = unlabeled, known
         if masking.images == "labeled_and_unlabeled":
             images, class_map = torch.cat([labeled, images]), torch.cat([labels, class_map])
-            semantic_map = torch.cat([labels, semantic_map])
-            weights = torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights])
-            valid = torch.cat([labels != ignore_index, valid])
         patch_mask = draw_patch_mask(masking, class_map, self.task.num_labels, ignore_index, context.generator("masks"))
-        if self.config.semantic.pixels == "masked":
-            weights, valid = weights * patch_mask.squeeze(1), valid & patch_mask.squeeze(1)
         stride = self.task.feature_stride
         position_classes = downsample_class_map(
             class_map, stride, self.task.num_labels, ignore_index, self.config.class_map_downsampling
         )
-        feature_mask = downsample_mask(patch_mask, stride)
-        averaged_over = valid if self.config.semantic.average_over == "valid" else None
-        return MaskedView(
-            images, patch_mask, feature_mask, class_map, position_classes, semantic_map, weights, averaged_over
-        )
+        return MaskedView(images, patch_mask, downsample_mask(patch_mask, stride), class_map, position_classes)
+
+    @torch.no_grad()
+    def semantic_targets(self, labels: Tensor, pseudo: PseudoLabels, patch_mask: Tensor) -> SemanticTargets:
+        """Return what the masked view has to predict.
+
+        Args:
+            labels: int64, (B_l, H, W), of the labelled images; read where those are masked too.
+            pseudo: the labels of the unlabelled images as they are masked.
+            patch_mask: bool, (B_m, 1, H, W), M.
+        """
+        ignore_index, config = self.task.ignore_index, self.config.semantic
+        if config.unlabeled_weighting == "confidence":
+            targets, weights = torch.where(pseudo.valid, pseudo.labels, ignore_index), pseudo.confidence
+        else:
+            targets = known_class_map(*pseudo, self.config.class_map_threshold, ignore_index)
+            weights = torch.ones_like(pseudo.confidence)
+        valid = pseudo.valid
+        if self.config.masking.images == "labeled_and_unlabeled":
+            targets = torch.cat([labels, targets])
+            weights = torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights])
+            valid = torch.cat([labels != ignore_index, valid])
+        if config.pixels == "masked":
+            weights, valid = weights * patch_mask.squeeze(1), valid & patch_mask.squeeze(1)
+        return SemanticTargets(targets, weights, valid if config.average_over == "valid" else None)
 
     def _student_rows(self, masked: MaskedView) -> MaskedRows:
         if not self.reconstruction_active:
@@ -245,7 +275,7 @@ class S4MIM(FixMatch):
         one_region = self.config.reconstruction.regions == "image"
         return MaskedRows(masked.patch_mask, masked.feature_mask, masked.position_classes, one_region)
 
-    def _add_masked_terms(
+    def _add_feature_terms(
         self,
         terms: dict[str, Term],
         metrics: dict[str, Tensor],
@@ -253,9 +283,8 @@ class S4MIM(FixMatch):
         masked: MaskedView,
         context: StepContext,
     ) -> None:
-        """Add L_rec, L_agg and L_sem, those that are active."""
-        config = self.config
-        reconstruction, aggregation, semantic = config.reconstruction, config.aggregation, config.semantic
+        """Add L_rec and L_agg, those that are active."""
+        reconstruction, aggregation = self.config.reconstruction, self.config.aggregation
         if self.reconstruction_active:
             assert output.reconstruction is not None
             weight = ramped(reconstruction.weight, reconstruction.warmup_steps, context)
@@ -266,11 +295,6 @@ class S4MIM(FixMatch):
             value, diagnostics = self.aggregation_value(output.features, masked)
             terms["aggregation"] = Term(value, ramped(aggregation.weight, aggregation.warmup_steps, context))
             metrics.update(diagnostics)
-        if self.semantic_active:
-            logits, ignore_index = output.logits["masked"], self.task.ignore_index
-            pixels = masked.semantic_pixels
-            value = semantic_loss(logits, masked.semantic_map, masked.semantic_weights, ignore_index, pixels)
-            terms["semantic"] = Term(value, ramped(semantic.weight, semantic.warmup_steps, context))
 
     def reconstruction_value(
         self, reconstruction: Tensor, masked: MaskedView, reconstructed: Tensor | None = None

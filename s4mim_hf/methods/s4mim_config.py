@@ -1,8 +1,7 @@
 """Config of S4MIM's terms. All of it is this project's decision where the paper's abstract is silent.
 
 The defaults are the best of the settings with all terms on one strong view that were tried in 2400 steps of the demo,
-on tuning draws; in 900 steps of photographs a smaller semantic weight did better (model_cards/experiments.md). They
-are the same for every data set.
+on tuning draws (model_cards/experiments.md). They are the same for every data set.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class MaskingConfig:
     patch_size: int = Field(default=32, ge=1)
     ratio: float = Field(default=0.3, gt=0, lt=1)
     images: Literal["unlabeled", "labeled_and_unlabeled"] = "unlabeled"
-    view: Literal["weak", "strong", "own"] = "strong"
+    view: Literal["weak", "strong", "own"] = "own"
     strategy: Literal["random", "class_balanced"] = "random"
 
 
@@ -96,13 +95,16 @@ class SemanticConfig:
             unsure, as the consistency is.
         unlabeled_weighting: "threshold" counts a pseudo-label fully where its confidence reaches
             `class_map_threshold`; "confidence" counts every one by its confidence.
+        labels_from: whose labels unlabelled pixels have: the "teacher"'s, as in the class map, or "consistency": those
+            that L_con has, by `pseudo_labels_from`.
     """
 
-    weight: float = Field(default=0.5, ge=0)
+    weight: float = Field(default=1.0, ge=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     pixels: Literal["known", "masked"] = "known"
     average_over: Literal["known", "valid"] = "valid"
     unlabeled_weighting: Literal["threshold", "confidence"] = "confidence"
+    labels_from: Literal["teacher", "consistency"] = "consistency"
 
 
 @dataclass(frozen=True, kw_only=True, config=_FORBID)
@@ -118,9 +120,9 @@ class S4MIMMethodConfig(FixMatchConfig):
         aggregation: L_agg.
         semantic: L_sem.
 
-    One default of the base is another here: `pseudo_labels_from` is the student. Strong views then follow the student's
-    labels while masked ones follow the teacher's. By the teacher's alone S4MIM ended 2.7 and 4.7 mIoU lower on two
-    tuning draws, while the base itself is better by the teacher's (model_cards/experiments.md).
+    One default of the base is another here: `pseudo_labels_from` is the student. Strong views, and L_sem, then follow
+    the student's labels; class maps are the teacher's. By the teacher's alone S4MIM ended 2.7 and 4.7 mIoU lower on
+    two tuning draws, while the base itself is better by the teacher's (model_cards/experiments.md).
     """
 
     name: Literal["s4mim"] = "s4mim"  # type: ignore[assignment]  # a discriminator, never read as the parent's

@@ -85,7 +85,7 @@ def test_any_recipe_will_do(method: str, tmp_path: Path) -> None:
     s4mim: Any = config_of("s4mim", recipe).method
     weights = (s4mim.consistency_weight, s4mim.reconstruction.weight, s4mim.aggregation.weight, s4mim.semantic.weight)
     # Weights of 0 give way to the method's defaults, others stay.
-    assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 0.5)
+    assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 1.0)
 
 
 @pytest.mark.parametrize("saved", ["base", "s4mim"])

@@ -8,7 +8,7 @@ import torch
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.methods import S4MIMMethodConfig, StepContext
-from s4mim_hf.methods.s4mim import S4MIM, MaskedView
+from s4mim_hf.methods.s4mim import S4MIM, MaskedView, SemanticTargets
 from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, ReconstructionConfig, SemanticConfig
 from s4mim_hf.methods.unlabeled import unlabeled_images
 
@@ -19,8 +19,9 @@ def masks(**fields: Any) -> MaskingConfig:
 
 
 def semantics(**fields: Any) -> SemanticConfig:
-    """Return a term over the known pixels, each of which counts fully: whatever the defaults are."""
-    return SemanticConfig(**{"weight": 0.5, "average_over": "known", "unlabeled_weighting": "threshold", **fields})
+    """Return a term over the pixels that the teacher knows, each of which counts fully: whatever the defaults are."""
+    fixed = {"weight": 0.5, "average_over": "known", "unlabeled_weighting": "threshold", "labels_from": "teacher"}
+    return SemanticConfig(**{**fixed, **fields})
 
 
 TERMS = {
@@ -53,3 +54,11 @@ def masked_view(method: S4MIM, batch: Batch, context: StepContext, teacher: torc
     unlabeled = method.normalize(weak)
     pseudo = method.pseudo_labels(teacher, unlabeled, valid)
     return method.masked_view(method.normalize(batch.labeled_images), batch.labels.long(), unlabeled, pseudo, context)
+
+
+def semantic_targets(method: S4MIM, batch: Batch, context: StepContext, teacher: torch.nn.Module) -> SemanticTargets:
+    """Return what the masked view of the clean images has to predict, by the teacher's labels."""
+    weak, valid = unlabeled_images(batch, method.name)
+    pseudo = method.pseudo_labels(teacher, method.normalize(weak), valid)
+    mask = masked_view(method, batch, context, teacher).patch_mask
+    return method.semantic_targets(batch.labels.long(), pseudo, mask)

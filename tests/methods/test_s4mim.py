@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from s4mim_cases import NO_TERMS, TERMS, config, masked_view, masks, semantics
+from s4mim_cases import NO_TERMS, TERMS, config, masked_view, masks, semantic_targets, semantics
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
@@ -102,7 +102,7 @@ def test_weights_are_ramped_by_the_step(
 
 
 def test_masked_view_holds_what_is_known(
-    view: Callable[..., MaskedView], batch: Batch, task: Task, teacher: torch.nn.Module
+    view: Callable[..., MaskedView], batch: Batch, task: Task, teacher: torch.nn.Module, context: StepContext
 ) -> None:
     masked = view(class_map_threshold=0.25)
     assert batch.unlabeled_images is not None
@@ -115,8 +115,9 @@ def test_masked_view_holds_what_is_known(
     confidence, labels = probabilities.max(1)
     expected = torch.where((confidence >= 0.25) & batch.unlabeled_valid, labels, 255)
     assert torch.equal(masked.class_map[3:], expected)
-    assert torch.equal(masked.semantic_map, masked.class_map)
-    assert torch.equal(masked.semantic_weights, torch.ones(5, 48, 48))
+    targets = semantic_targets(S4MIM(config(class_map_threshold=0.25), task), batch, context, teacher)
+    assert torch.equal(targets.labels, masked.class_map)
+    assert torch.equal(targets.weights, torch.ones(5, 48, 48))
     assert masked.patch_mask.shape == (5, 1, 48, 48)
     assert masked.feature_mask.shape == (5, 1, 12, 12)
     assert masked.position_classes.shape == (5, 12, 12)
@@ -130,15 +131,19 @@ def test_masks_can_leave_the_labelled_images_out(view: Callable[..., MaskedView]
     assert unlabeled.patch_mask.shape == (2, 1, 48, 48)
 
 
-def test_confidence_weighting_uses_every_valid_pseudo_label(view: Callable[..., MaskedView], batch: Batch) -> None:
+def test_confidence_weighting_uses_every_valid_pseudo_label(
+    batch: Batch, task: Task, context: StepContext, teacher: torch.nn.Module
+) -> None:
     weighting = semantics(unlabeled_weighting="confidence", pixels="masked")
-    masked = view(class_map_threshold=0.99, semantic=weighting)
+    method = S4MIM(config(class_map_threshold=0.99, semantic=weighting), task)
+    masked = masked_view(method, batch, context, teacher)
+    targets = semantic_targets(method, batch, context, teacher)
     assert batch.unlabeled_valid is not None
-    assert torch.equal(masked.semantic_map[3:] != 255, batch.unlabeled_valid)
+    assert torch.equal(targets.labels[3:] != 255, batch.unlabeled_valid)
     assert (masked.class_map[3:] == 255).all()
-    assert torch.equal(masked.semantic_weights > 0, masked.patch_mask[:, 0])
-    assert set(masked.semantic_weights[:3].unique().tolist()) == {0, 1}
-    assert 0 < masked.semantic_weights[3:].max() < 1
+    assert torch.equal(targets.weights > 0, masked.patch_mask[:, 0])
+    assert set(targets.weights[:3].unique().tolist()) == {0, 1}
+    assert 0 < targets.weights[3:].max() < 1
 
 
 def test_masks_do_not_depend_on_other_terms_and_change_with_the_step(
@@ -243,9 +248,10 @@ def test_labelled_pixels_count_fully_whatever_the_teacher_says(task: Task, conte
     images, labels = torch.zeros(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.int64)
     pseudo = PseudoLabels(labels * 2, torch.full((1, 16, 16), 0.2), torch.ones(1, 16, 16, dtype=torch.bool))
     masked = method.masked_view(images, labels, images, pseudo, context)
-    assert masked.semantic_weights[0].unique().tolist() == [1]
-    assert masked.semantic_weights[1].unique().tolist() == pytest.approx([0.2])
-    assert masked.semantic_map[1].unique().tolist() == [2]
+    targets = method.semantic_targets(labels, pseudo, masked.patch_mask)
+    assert targets.weights[0].unique().tolist() == [1]
+    assert targets.weights[1].unique().tolist() == pytest.approx([0.2])
+    assert targets.labels[1].unique().tolist() == [2]
     assert masked.class_map[1].unique().tolist() == [255]
 
 

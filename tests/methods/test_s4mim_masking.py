@@ -8,25 +8,30 @@ from typing import Any, Literal
 import pytest
 import torch
 from per_pixel import ONLY_CUTMIX
-from s4mim_cases import NO_TERMS, TERMS, config, masked_view, masks
+from s4mim_cases import NO_TERMS, TERMS, config, masked_view, masks, semantics
 from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.methods import StepContext, Task
-from s4mim_hf.methods.s4mim import S4MIM, MaskedView
+from s4mim_hf.methods.s4mim import S4MIM, MaskedView, SemanticTargets
 from s4mim_hf.methods.unlabeled import PseudoLabels
 
 StudentBuilder = Callable[..., torch.nn.Module]
 
 
 class Spy(S4MIM):
-    """S4MIM that keeps its last masked view."""
+    """S4MIM that keeps its last masked view, and what that had to predict."""
 
     masked: MaskedView
+    targets: SemanticTargets
 
     def masked_view(self, *arguments: Any, **named: Any) -> MaskedView:
         self.masked = super().masked_view(*arguments, **named)
         return self.masked
+
+    def semantic_targets(self, *arguments: Any, **named: Any) -> SemanticTargets:
+        self.targets = super().semantic_targets(*arguments, **named)
+        return self.targets
 
 
 def spy(task: Task, **fields: Any) -> Spy:
@@ -61,7 +66,7 @@ def test_the_strong_view_is_masked_with_its_mixed_images_and_labels(
     # Nothing but CutMix is on, so the strong images are the weak ones, cut and mixed.
     torch.testing.assert_close(strong.masked.images, mixed(weak.masked.images))
     assert torch.equal(strong.masked.class_map, mixed(weak.masked.class_map))
-    assert torch.equal(strong.masked.semantic_map, mixed(weak.masked.semantic_map))
+    assert torch.equal(strong.targets.labels, mixed(weak.targets.labels))
     assert not torch.equal(strong.masked.class_map, weak.masked.class_map)
     # The same patches, the same base: only what is masked differs.
     assert torch.equal(strong.masked.patch_mask, weak.masked.patch_mask)
@@ -98,6 +103,38 @@ def test_an_own_view_is_none_of_the_consistencys(
     for name in ("supervised", "consistency"):
         ours, theirs = (result.terms[name].value for result in results)
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("by", ["teacher", "student"])
+@pytest.mark.parametrize("consistency_weight", [0.0, 1.0])
+def test_the_masked_view_predicts_the_consistencys_labels_where_asked(
+    build_student: StudentBuilder,
+    teacher: torch.nn.Module,
+    batch: Batch,
+    task: Task,
+    context: StepContext,
+    by: Literal["teacher", "student"],
+    consistency_weight: float,
+) -> None:
+    """The student's own of its weak view, cut and mixed as the masked images are; the class map stays the teacher's."""
+    weighting = semantics(unlabeled_weighting="confidence", labels_from="consistency")
+    fields: dict[str, Any] = {"consistency_weight": consistency_weight, "pseudo_labels_from": by}
+    method = spy(task, masking=masks(view="own"), semantic=weighting, **fields)
+    student = build_student(method)
+    method.losses(student, teacher, batch, context)
+    assert batch.unlabeled_images is not None
+    assert batch.unlabeled_valid is not None
+    unlabeled = method.normalize(batch.unlabeled_images)
+    # Without a consistency there are no labels of the student's: its weak view is not seen.
+    labeller = build_student(method) if by == "student" and consistency_weight else teacher
+    confidence, labels = labeller(unlabeled).logits.softmax(1).max(1)
+    box = method.strong_view(batch.unlabeled_images, context, 2).box[:, 0]
+    expected = torch.where(batch.unlabeled_valid, labels, 255)
+    assert torch.equal(method.targets.labels[3:], torch.where(box, expected.flip(0), expected))
+    torch.testing.assert_close(method.targets.weights[3:], torch.where(box, confidence.flip(0), confidence))
+    probabilities = teacher(unlabeled).logits.softmax(1)
+    known = torch.where((probabilities.amax(1) >= 0.25) & batch.unlabeled_valid, probabilities.argmax(1), 255)
+    assert torch.equal(method.masked.class_map[3:], torch.where(box, known.flip(0), known))
 
 
 def test_confidence_weights_are_mixed_as_well(task: Task, batch: Batch, context: StepContext) -> None:

@@ -83,6 +83,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "semantic.pixels": ("masked", {}),
     "semantic.average_over": ("valid", {}),
     "semantic.unlabeled_weighting": ("confidence", {}),
+    "semantic.labels_from": ("consistency", {"pseudo_labels_from": "student"}),
 }
 # The configurations before a change are few.
 SEEN: dict[Any, list[float]] = {}
