@@ -237,7 +237,8 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend(frameon=False)
+            # Below the axes: inside, it would cover one of six lines wherever it stood.
+            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
         else:
             axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="gray")
     partial = Path(path).with_suffix(".partial.png")
