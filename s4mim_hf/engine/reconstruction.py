@@ -18,7 +18,7 @@ from s4mim_hf.data.strong_views import normalize
 from s4mim_hf.losses import patch_statistics
 from s4mim_hf.masking import downsample_class_map, downsample_mask, expand_grid
 from s4mim_hf.methods import S4MIMMethodConfig
-from s4mim_hf.methods.s4mim import draw_patch_mask
+from s4mim_hf.methods.masked_view import draw_patch_mask
 from s4mim_hf.modeling import S4MIMForSemiSupervisedSegmentation
 from s4mim_hf.randomness import generator
 

@@ -8,7 +8,8 @@ import torch
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.methods import S4MIMMethodConfig, StepContext
-from s4mim_hf.methods.s4mim import S4MIM, MaskedView, SemanticTargets
+from s4mim_hf.methods.masked_view import MaskedView, SemanticTargets
+from s4mim_hf.methods.s4mim import S4MIM
 from s4mim_hf.methods.s4mim_config import AggregationConfig, MaskingConfig, ReconstructionConfig, SemanticConfig
 from s4mim_hf.methods.unlabeled import unlabeled_images
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.data.strong_views import StrongViewConfig
 from s4mim_hf.methods import NormalizationConfig, StepContext, Task
-from s4mim_hf.methods.s4mim import S4MIM, MaskedView
+from s4mim_hf.methods.masked_view import MaskedView
+from s4mim_hf.methods.s4mim import S4MIM
 from s4mim_hf.methods.s4mim_config import AggregationConfig
 from s4mim_hf.methods.unlabeled import unlabeled_images
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.errors import InputError
 from s4mim_hf.methods import FixMatchConfig, StepContext, SupervisedConfig, Task
-from s4mim_hf.methods.s4mim import S4MIM, MaskedView
+from s4mim_hf.methods.masked_view import MaskedView
+from s4mim_hf.methods.s4mim import S4MIM
 from s4mim_hf.methods.s4mim_config import AggregationConfig, ReconstructionConfig
 from s4mim_hf.methods.unlabeled import PseudoLabels
 

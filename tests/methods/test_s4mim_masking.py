@@ -13,7 +13,8 @@ from torch import Tensor
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.methods import StepContext, Task
-from s4mim_hf.methods.s4mim import S4MIM, MaskedView, SemanticTargets
+from s4mim_hf.methods.masked_view import MaskedView, SemanticTargets
+from s4mim_hf.methods.s4mim import S4MIM
 from s4mim_hf.methods.unlabeled import PseudoLabels
 
 StudentBuilder = Callable[..., torch.nn.Module]
