@@ -15,10 +15,10 @@ from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from s4mim_hf.errors import InputError
+from s4mim_hf.errors import DISK_IS_FULL, InputError
 
-# Of the disk and its rights, whatever was being written; any other error of the system is a fault of ours.
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+# Beside a full disk no fault of ours, whatever file it was; any other error of the system is one.
+_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -41,7 +41,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         refusal = _reason_of_the_disk(error)
         if refusal is None:
             raise
-        code = _refuse(f"{refusal}; make room or name another folder, and run again; what was saved before stays")
+        code = _refuse(f"{refusal}, and run again; what was saved before stays")
     except KeyboardInterrupt:
         print("interrupted; what was saved before stays", file=sys.stderr, flush=True)
         code = 130
@@ -55,12 +55,14 @@ def _refuse(sentence: str) -> int:
 
 
 def _reason_of_the_disk(error: OSError | SafetensorError) -> str | None:
+    """Return what is wrong with the disk and what to do, None where it is something else."""
     if isinstance(error, SafetensorError):
         # Its only word of the system's error is the text.
-        return str(error) if "(os error " in str(error) else None
-    if error.errno not in _OF_THE_DISK:
-        return None
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        return f"{error}; make room or name another folder" if "(os error " in str(error) else None
+    what = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    if error.errno in DISK_IS_FULL:
+        return f"{what}; make room or name another folder"
+    return f"{what}; correct its rights or name another place" if error.errno in _NOT_ALLOWED else None
 
 
 def join_processes(timeout: timedelta | None = None) -> PartialState:

@@ -40,7 +40,7 @@ def code_of(error: BaseException | None) -> int:
         (KeyboardInterrupt(), 130, "interrupted"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to get 2 GiB."), 2, "full (CUDA out of memory); use"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a/metrics.jsonl"), 2, "runs/a/metrics.jsonl: No space"),
-        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), 2, "runs/a: Permission denied; make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), 2, "runs/a: Permission denied; correct its"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), 2, "No space left on device"),
     ],
 )  # fmt: skip

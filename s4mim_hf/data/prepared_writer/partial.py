@@ -6,7 +6,6 @@ progress.json               what is being made, and which shards are finished
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -21,11 +20,10 @@ import filelock
 
 from s4mim_hf.data.prepared.record import SPLITS, ShardRecord, SplitStatistics
 from s4mim_hf.data.prepared_writer.reading import BadSamples
-from s4mim_hf.errors import InputError
+from s4mim_hf.errors import DISK_IS_FULL, InputError
 
 Say = Callable[[str], None]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROGRESS = "progress.json"
 
 
@@ -122,7 +120,7 @@ def only_one(lock_file: Path, output: Path) -> Iterator[None]:
 
 def _cannot_write(output: Path, partial: PartialFolder, error: OSError) -> str:
     reason = error.strerror or str(error)
-    remedy = "make room" if error.errno in _FULL else "correct this"
+    remedy = "make room" if error.errno in DISK_IS_FULL else "correct this"
     if not partial.finished:
         return f"cannot write {output}: {reason}; {remedy}, or give another --output, and run again"
     return (
