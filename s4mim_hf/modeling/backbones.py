@@ -90,7 +90,7 @@ class Backbone(nn.Module):
             config = copy.deepcopy(config)
             config.output_stride = self.output_stride
             # TensorFlow's padding has another phase for even sides than for odd ones: features of a 320 pixel wide
-            # image would lie 14 pixels (at stride 16) from where a crop of 129 has taught the head to expect them.
+            # image would lie 15 pixels (1 + 2 + 4 + 8) from where a crop of 129 has taught the head to expect them.
             # Alike on both sides it is TensorFlow's own for odd sides, and that phase for all.
             config.tf_padding = False
             self.encoder = MobileNetV2Pyramid(config)
