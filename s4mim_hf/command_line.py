@@ -45,7 +45,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; what was saved before stays", file=sys.stderr, flush=True)
         code = 130
+    _leave_processes()
     sys.exit(code)
+
+
+def _leave_processes() -> None:
+    # gloo's threads that outlive the interpreter abort it now and then ("terminate called without an active
+    # exception"), upon which the launcher kills the processes that are still at work.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _refuse(sentence: str) -> int:

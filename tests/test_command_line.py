@@ -53,6 +53,13 @@ def test_what_is_no_fault_of_ours_is_one_sentence(
     assert printed.count("\n") == (error is not None)
 
 
+@pytest.mark.parametrize("error", [None, InputError("no such thing; name another"), KeyboardInterrupt()])
+def test_processes_leave_their_group_before_the_interpreter_ends(error: BaseException | None, tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    code_of(error)
+    assert not torch.distributed.is_initialized()
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.EBADF, "Bad file descriptor"), SafetensorError("header too large"), ValueError("x")]
 )
