@@ -100,34 +100,40 @@ def probability_consistency_loss(logits: Tensor, probabilities: Tensor, valid: T
     return _mean_over(squared, valid)
 
 
-def patch_statistics(images: Tensor, patch_size: int, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """Return each patch's mean and standard deviation over its pixels and channels, spread over the patch's pixels.
+def patch_statistics(
+    images: Tensor, patch_size: int, known: Tensor | None = None, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """Return each patch's mean and standard deviation over its known pixels, all channels, spread over all its pixels.
 
     Patches are those of the mask's grid: they start at the top left corner, and those cut by the right or bottom edge
-    use the pixels they have. The variance is the biased one.
+    use the pixels they have. The variance is the biased one. A patch without a known pixel has mean 0.
 
     Args:
         images: float, (B, 3, H, W), in normalised pixel space.
         patch_size: patch edge in pixels.
+        known: bool, (B, H, W), the pixels that count; None: all.
         eps: added to the variance.
 
     Returns:
         mean and standard deviation, each (B, 1, H, W).
     """
     height, width = images.shape[-2:]
+    counted = torch.ones_like(images[:, :1]) if known is None else known.unsqueeze(1).to(images.dtype)
 
     def per_patch(values: Tensor) -> Tensor:
-        pooled = F.avg_pool2d(values, patch_size, ceil_mode=True, count_include_pad=False)
+        # Sums: a divisor of 1 in place of the window's size.
+        pooled = F.avg_pool2d(values, patch_size, ceil_mode=True, divisor_override=1)
         return pooled.repeat_interleave(patch_size, -2).repeat_interleave(patch_size, -1)[..., :height, :width]
 
-    mean = per_patch(images.mean(dim=1, keepdim=True))
-    variance = per_patch((images - mean).square().mean(dim=1, keepdim=True))
+    counts = per_patch(counted).clamp(min=1)
+    mean = per_patch(counted * images.mean(dim=1, keepdim=True)) / counts
+    variance = per_patch(counted * (images - mean).square().mean(dim=1, keepdim=True)) / counts
     return mean, (variance + eps).sqrt()
 
 
-def normalize_per_patch(images: Tensor, patch_size: int, eps: float = 1e-6) -> Tensor:
+def normalize_per_patch(images: Tensor, patch_size: int, known: Tensor | None = None, eps: float = 1e-6) -> Tensor:
     """Subtract each patch's mean and divide by its standard deviation (MAE's norm_pix); see `patch_statistics`."""
-    mean, deviation = patch_statistics(images, patch_size, eps)
+    mean, deviation = patch_statistics(images, patch_size, known, eps)
     return (images - mean) / deviation
 
 

@@ -92,6 +92,25 @@ def test_patch_normalisation_equals_a_loop_over_patches(
     torch.testing.assert_close(losses.normalize_per_patch(images, patch).double(), expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("height", "width", "patch"), [(8, 8, 4), (9, 13, 4), (3, 5, 8)])
+def test_patch_normalisation_reads_known_pixels_only(
+    generator: torch.Generator, height: int, width: int, patch: int
+) -> None:
+    images = 3 * torch.randn(2, 3, height, width, generator=generator) + 1
+    known = torch.rand(2, height, width, generator=generator) < 0.6
+    known[0, :patch, :patch] = False
+    found = losses.normalize_per_patch(images, patch, known)
+    assert found.isfinite().all()
+    for b, i, j in known.nonzero().tolist():
+        place = (
+            slice(i // patch * patch, (i // patch + 1) * patch),
+            slice(j // patch * patch, (j // patch + 1) * patch),
+        )
+        cell = images[b][:, *place][:, known[b][place]].double()
+        expected = (images[b, :, i, j].double() - cell.mean()) / (cell.var(correction=0) + 1e-6).sqrt()
+        torch.testing.assert_close(found[b, :, i, j].double(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_patch_of_one_colour_becomes_zero() -> None:
     assert losses.normalize_per_patch(torch.full((1, 3, 4, 4), 0.5), 2).abs().max() == 0
 

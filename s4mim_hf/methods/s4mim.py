@@ -63,6 +63,18 @@ class S4MIM(FixMatch):
         return self.reconstruction_active or self.aggregation_active or self.semantic_active
 
     @property
+    def labels_by_teacher(self) -> bool:
+        """Whether a term reads the teacher's labels, as class maps or as targets; if none does no teacher is run."""
+        semantic = self.semantic_active and self.config.semantic.labels_from == "teacher"
+        return self.class_maps_read or semantic or not self.labels_by_student
+
+    @property
+    def class_maps_read(self) -> bool:
+        """Whether anything depends on the classes of masked images (L_sem has labels of its own)."""
+        balanced = self.masking_active and self.config.masking.strategy == "class_balanced"
+        return self.reconstruction_active or self.aggregation_active or balanced
+
+    @property
     def needs_unlabeled(self) -> bool:
         """Unlabelled images serve the base's consistencies and every masked term."""
         return super().needs_unlabeled or self.masking_active
@@ -125,26 +137,29 @@ class S4MIM(FixMatch):
         views.add("labeled", labeled)
         weak, valid = unlabeled_images(batch, self.name)
         unlabeled = self.normalize(weak)
-        by_teacher = self.pseudo_labels(teacher, unlabeled, valid)
+        by_teacher = self.pseudo_labels(teacher, unlabeled, valid) if self.labels_by_teacher else None
         strong = self.strong_views(weak, context)
         self.add_unlabeled(views, unlabeled, strong, context)
         view = self.view_to_mask(weak, strong, context)
         images = unlabeled if view is None else view.images
         labels = batch.labels.long()
-        masked = self.masked_view(labeled, labels, images, _as_seen(by_teacher, view), context)
+        seen_by_teacher = None if by_teacher is None else _as_seen(by_teacher, view)
+        masked = self.masked_view(labeled, labels, images, seen_by_teacher, context)
         views.add_masked(masked.images, self._student_rows(masked))
         output = views.forward(student)
 
         pseudo = label_pixels(output.logits["weak"], valid) if self.labels_by_student else by_teacher
+        assert pseudo is not None
         terms = self.base_terms(output, batch.labels, pseudo, strong, context)
-        metrics = {
-            "confident_share": self.confident_share(pseudo),
-            "known_share": (masked.class_map != self.task.ignore_index).float().mean(),
-        }
+        metrics = {"confident_share": self.confident_share(pseudo)}
+        if by_teacher is not None:
+            metrics["known_share"] = (masked.class_map != self.task.ignore_index).float().mean()
         self._add_feature_terms(terms, metrics, output, masked, context)
         if self.semantic_active:
-            source = pseudo if self.config.semantic.labels_from == "consistency" else by_teacher
-            targets = self.semantic_targets(labels, _as_seen(source, view), masked.patch_mask)
+            by_consistency = self.labels_by_student and self.config.semantic.labels_from == "consistency"
+            seen = _as_seen(pseudo, view) if by_consistency else seen_by_teacher
+            assert seen is not None
+            targets = self.semantic_targets(labels, seen, masked.patch_mask)
             value = semantic_loss(output.logits["masked"], *targets[:2], self.task.ignore_index, targets.averaged_over)
             weight = ramped(self.config.semantic.weight, self.config.semantic.warmup_steps, context)
             terms["semantic"] = Term(value, weight)
@@ -168,7 +183,7 @@ class S4MIM(FixMatch):
 
     @torch.no_grad()
     def masked_view(
-        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, pseudo: PseudoLabels, context: StepContext
+        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, pseudo: PseudoLabels | None, context: StepContext
     ) -> MaskedView:
         """Draw masks for the images and put together what is known of their pixels.
 
@@ -176,11 +191,14 @@ class S4MIM(FixMatch):
             labeled: float, (B_l, 3, H, W), normalised.
             labels: int64, (B_l, H, W).
             unlabeled: float, (B_u, 3, H, W), normalised, the weak views or the strong ones.
-            pseudo: the labels of these.
+            pseudo: the labels of these; None, where nothing reads class maps: they are then unknown.
             context: where in the run this batch is.
         """
         ignore_index, masking = self.task.ignore_index, self.config.masking
-        known = known_class_map(*pseudo, self.config.class_map_threshold, ignore_index)
+        if pseudo is None:
+            known = labels.new_full((len(unlabeled), *unlabeled.shape[-2:]), ignore_index)
+        else:
+            known = known_class_map(*pseudo, self.config.class_map_threshold, ignore_index)
         images, class_map = unlabeled, known
         if masking.images == "labeled_and_unlabeled":
             images, class_map = torch.cat([labeled, images]), torch.cat([labels, class_map])
@@ -258,7 +276,7 @@ class S4MIM(FixMatch):
             selected = selected & expand_grid(reconstructed, self.task.feature_stride, height, width)
         target = masked.images
         if self.config.reconstruction.target == "patch_normalized":
-            target = normalize_per_patch(target, self.config.masking.patch_size)
+            target = normalize_per_patch(target, self.config.masking.patch_size, known)
         reduction = self.config.reconstruction.reduction
         return reconstruction_loss(reconstruction, target, selected, masked.class_map, self.task.num_labels, reduction)
 

@@ -14,7 +14,7 @@ from s4mim_hf.errors import InputError
 from s4mim_hf.methods import FixMatchConfig, StepContext, SupervisedConfig, Task
 from s4mim_hf.methods.masked_view import MaskedView
 from s4mim_hf.methods.s4mim import S4MIM
-from s4mim_hf.methods.s4mim_config import AggregationConfig, ReconstructionConfig
+from s4mim_hf.methods.s4mim_config import AggregationConfig, ReconstructionConfig, SemanticConfig
 from s4mim_hf.methods.unlabeled import PseudoLabels
 
 StudentBuilder = Callable[..., torch.nn.Module]
@@ -171,7 +171,8 @@ def test_reconstruction_loss_is_the_formula_by_hand(
         clean = masked.images[b, :, i, j]
         if target == "patch_normalized":
             top, left = i // patch * patch, j // patch * patch
-            cell = masked.images[b, :, top : top + patch, left : left + patch]
+            place = (slice(top, top + patch), slice(left, left + patch))
+            cell = masked.images[b][:, *place][:, masked.class_map[b][place] != 255]
             clean = (clean - cell.mean()) / (cell.var(correction=0) + 1e-6).sqrt()
         errors.setdefault(label, []).append(float((found[b, :, i, j] - clean).abs().mean()))
     groups = list(errors.values()) if reduction == "class" else [[e for group in errors.values() for e in group]]
@@ -179,6 +180,46 @@ def test_reconstruction_loss_is_the_formula_by_hand(
     value = S4MIM(config(**fields), task).reconstruction_value(found, masked)
     assert len(errors) > 1
     assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["pixels", "patch_normalized"])
+@pytest.mark.parametrize("regions", ["class", "image"])
+def test_unknown_pixels_are_no_target_and_move_none(
+    view: Callable[..., MaskedView], task: Task, target: str, regions: str
+) -> None:
+    method = S4MIM(config(reconstruction=ReconstructionConfig(target=target, regions=regions)), task)  # type: ignore[arg-type]
+    masked = view()
+    unknown = (masked.class_map == 255).unsqueeze(1)
+    assert unknown.any()
+    found = torch.randn(5, 3, 48, 48, generator=torch.Generator().manual_seed(3))
+    value = method.reconstruction_value(found, masked)
+    other = masked._replace(images=torch.where(unknown, 9 - 5 * masked.images, masked.images))
+    assert method.reconstruction_value(found, other) == value
+
+
+@pytest.mark.parametrize("view_to_mask", ["weak", "strong", "own"])
+def test_no_teacher_is_run_where_nothing_reads_its_labels(
+    build_student: StudentBuilder, refuse: torch.nn.Module, batch: Batch, task: Task, context: StepContext,
+    view_to_mask: str,
+) -> None:  # fmt: skip
+    semantic = SemanticConfig(labels_from="consistency")
+    fields = {**NO_TERMS, "semantic": semantic, "pseudo_labels_from": "student", "masking": masks(view=view_to_mask)}
+    method = S4MIM(config(**fields), task)
+    losses = method.losses(build_student(method), refuse, batch, context)
+    assert losses.terms["semantic"].value > 0
+    assert "known_share" not in losses.metrics
+    readers: list[dict[str, Any]] = [
+        TERMS["reconstruction"],
+        TERMS["aggregation"],
+        {"semantic": replace(semantic, labels_from="teacher")},
+        {"pseudo_labels_from": "teacher"},
+        {"masking": masks(view=view_to_mask, strategy="class_balanced")},
+        {"consistency_weight": 0},
+    ]
+    for fields_that_read in readers:
+        reader = S4MIM(config(**{**fields, **fields_that_read}), task)
+        with pytest.raises(AssertionError):
+            reader.losses(build_student(reader), refuse, batch, context)
 
 
 def test_the_student_sees_masked_pixels_through_the_mask_only(
