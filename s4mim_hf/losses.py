@@ -269,7 +269,7 @@ def semantic_loss(
 ) -> Tensor:
     """L_sem = Σ w CE(f(x_M), s) / (number of pixels averaged over): masked modelling in semantic space.
 
-    With unit weights on the base alone this is masked image consistency (MIC).
+    By a mean teacher's labels, alone on the base, this is masked image consistency (MIC).
 
     Args:
         logits: float, (B, K, H, W), of the masked view.

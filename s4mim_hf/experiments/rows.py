@@ -1,7 +1,8 @@
 """The rows of the ablation, each a set of overrides on one recipe, and what a user's overrides mean to them.
 
 A row decides three kinds of `method` keys: settings that it is made of, weights of the terms that it has (above 0, by
-default the recipe's), and weights of the terms that it is without (0). All else is the recipe's, the same for all rows.
+default the recipe's), and weights of the terms that it is without (0). All else is the recipe's, the same for all rows;
+but what two methods have other defaults for (such as UniMatch's weights) a recipe of one does not say for the other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.config_schema import schema_of
@@ -92,11 +95,11 @@ ROWS: dict[str, Row] = {
             terms=(CONSISTENCY,),
         ),
         Row(
-            BASE, "weak-to-strong, teacher's labels", "consistency alone (FixMatch)", "fixmatch",
+            BASE, "weak-to-strong, teacher's labels", "consistency alone, by a mean teacher", "fixmatch",
             {LABELS_FROM: "teacher"}, (CONSISTENCY,),
         ),
         Row(
-            "base_student", "base, student's labels", "what the rows with masked images build on", "fixmatch",
+            "base_student", "base, student's labels", "FixMatch; what the rows with masked images build on", "fixmatch",
             {LABELS_FROM: "student"}, (CONSISTENCY,),
         ),
         Row(
@@ -112,7 +115,7 @@ ROWS: dict[str, Row] = {
         ),
         _s4mim("s4mim", "+ semantic space = S4MIM", "its third", MASKED_TERMS, "class"),
         _s4mim(
-            "semantic_only", "base_student + semantic (MIC)", "is it only the masked view's consistency?", [SEMANTIC]
+            "semantic_only", "base_student + semantic space", "is it only the masked view's consistency?", [SEMANTIC]
         ),
         _s4mim(
             "basic_mim_all", "basic MIM + aggregation + semantic", "class-wise or not, all else equal", MASKED_TERMS,
@@ -185,7 +188,7 @@ def row_overrides(row: Row, recipe: str | Path, overrides: Sequence[str]) -> lis
         InputError: the recipe or an override is wrong, or a user has switched off a term that the row is made of.
     """
     given = _assignments(overrides)
-    texts = [f"method.name={row.method}"]
+    texts = [f"method.name={row.method}", *_own_defaults(row.method, recipe)]
     texts += [f"{key}={text}" for key, text in given.items() if not key.startswith("method.") or row.has(key)]
     texts += [f"{key}={value}" for key, value in row.settings.items()]
     texts += [f"{key}=0" for key in row.without]
@@ -199,9 +202,20 @@ def row_overrides(row: Row, recipe: str | Path, overrides: Sequence[str]) -> lis
                 "0, or leave the row out (--rows)"
             )
         # A recipe may be of a method without the term.
-        default = _value({"method": METHODS[row.method].config_class()}, key)
-        texts.append(f"{key}={default}")
+        texts.append(f"{key}={_default(row.method, key)}")
     return texts
+
+
+def _own_defaults(method: str, recipe: str | Path) -> list[str]:
+    """Return overrides by the method's defaults of the keys for which the recipe's method has another default."""
+    other = load_run_config(recipe, [_SOME_DATA]).method.name
+    shared = [key for key in schema_of(method).values if key.startswith("method.") and schema_of(other).is_value(key)]
+    differing = [key for key in shared if key != "method.name" and _default(method, key) != _default(other, key)]
+    return [f"{key}={yaml.safe_dump(_default(method, key)).splitlines()[0]}" for key in differing]
+
+
+def _default(method: str, key: str) -> Any:
+    return _value({"method": METHODS[method].config_class()}, key)
 
 
 def _assignments(overrides: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Weak-to-strong consistency: the base that S4MIM and its recent peers build on.
 
-One strong view against the labels of a mean teacher is FixMatch; a second one, perturbed features and the student's own
-labels, each by config, are UniMatch's additions. Any of these can be the base of S4MIM.
+One strong view against the student's own confident labels is FixMatch; by default they are those of a mean teacher. A
+second strong view and perturbed features, each by config, are UniMatch's additions. Any of these can be the base of
+S4MIM.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Config of S4MIM's terms. All of it is this project's decision where the paper's abstract is silent.
 
-The defaults are the best of the settings with all terms on one strong view that were tried in 2400 steps of the demo,
-on tuning draws (model_cards/experiments.md). They are the same for every data set.
+The defaults are the best of the settings with all terms that were tried in 2400 steps of the demo, on tuning draws
+(model_cards/experiments.md). Recipes set of S4MIM's own fields only `class_map_threshold` and `masking.patch_size`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SemanticConfig:
         unlabeled_weighting: "threshold" counts a pseudo-label fully where its confidence reaches
             `class_map_threshold`; "confidence" counts every one by its confidence.
         labels_from: whose labels unlabelled pixels have: the "teacher"'s, as in the class map, or "consistency": those
-            that L_con has, by `pseudo_labels_from`.
+            that L_con has, by `pseudo_labels_from` (without a consistency: the teacher's).
     """
 
     weight: float = Field(default=1.0, ge=0)
@@ -121,8 +121,8 @@ class S4MIMMethodConfig(FixMatchConfig):
         semantic: L_sem.
 
     One default of the base is another here: `pseudo_labels_from` is the student. Strong views, and L_sem, then follow
-    the student's labels; class maps are the teacher's. By the teacher's alone S4MIM ended 2.7 and 4.7 mIoU lower on
-    two tuning draws, while the base itself is better by the teacher's (model_cards/experiments.md).
+    the student's labels; class maps are the teacher's. On two tuning draws of the demo S4MIM without aggregation,
+    masking the strong view of L_con, ended 2.7 and 4.7 mIoU lower by the teacher's alone (model_cards/experiments.md).
     """
 
     name: Literal["s4mim"] = "s4mim"  # type: ignore[assignment]  # a discriminator, never read as the parent's

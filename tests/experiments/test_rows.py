@@ -102,6 +102,42 @@ def test_a_saved_run_is_a_recipe_too(tmp_path: Path, saved: str) -> None:
     assert config_of("unimatch_ema", path).method.pseudo_labels_from == "teacher"  # type: ignore[union-attr]
 
 
+# supervised and consistency weight, strong views, weight of perturbed features, whose labels
+SUMS: dict[str, tuple[float, float, int, float, str]] = {
+    "base": (1.0, 1.0, 1, 0.0, "teacher"),
+    "base_student": (1.0, 1.0, 1, 0.0, "student"),
+    "base_two_views": (1.0, 1.0, 2, 0.0, "student"),
+    **dict.fromkeys(
+        ["basic_mim", "class_wise_mim", "aggregation", "s4mim", "semantic_only", "basic_mim_all"],
+        (1.0, 1.0, 1, 0.0, "student"),
+    ),
+    "unimatch": (0.5, 0.25, 2, 0.25, "student"),
+    "unimatch_ema": (0.5, 0.25, 2, 0.25, "teacher"),
+    "s4mim_on_unimatch": (1.0, 0.5, 2, 0.5, "student"),
+}
+
+
+@pytest.mark.parametrize("saved", ["supervised", "mean_teacher", "base", "base_student", "s4mim", "unimatch"])
+def test_rows_have_their_own_sum_whatever_method_the_recipe_is_of(tmp_path: Path, saved: str) -> None:
+    path = tmp_path / "run_config.yaml"
+    save_run_config(config_of(saved, "demo", "method.supervised_loss=ohem"), path)
+    for name, expected in SUMS.items():
+        method: Any = config_of(name, path).method
+        weights = (method.supervised_weight, method.consistency_weight, method.strong_views, method.feature_weight)
+        assert (*weights, method.pseudo_labels_from) == expected, name
+        assert method.supervised_loss == "ohem"
+        assert method.strong.cutmix_probability == 0.5
+    assert config_of("supervised", path).method.supervised_weight == 1
+    assert config_of("mean_teacher", path).method.strong.cutmix_probability == 0  # type: ignore[union-attr]
+
+
+def test_what_a_user_overrides_counts_in_every_row_that_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "run_config.yaml"
+    save_run_config(config_of("unimatch"), path)
+    base: Any = config_of("base", path, "method.strong_views=2", "method.consistency_weight=3").method
+    assert (base.strong_views, base.consistency_weight) == (2, 3.0)
+
+
 def test_the_row_on_unimatch_is_unimatch_but_for_the_three_terms() -> None:
     base: Any = config_of("unimatch").method
     ours: Any = config_of("s4mim_on_unimatch").method
