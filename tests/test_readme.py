@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,13 @@ def test_the_path_for_own_images(text: str, repository: Path, tmp_path: Path) ->
     run([*train, *SMALL, f"model.backbone_config={ARCHITECTURE}"], tmp_path, repository)
     printed = run(evaluate, tmp_path, repository)
     assert "whole image" in printed
+    prepare_test, evaluate_test = commands(block(text, "bash", "--split labeled"))
+    for part, files in (("images", "[0-3].jpg"), ("masks", "[0-3].png")):
+        (tmp_path / "TEST" / part).mkdir(parents=True)
+        for file in (tmp_path / "PHOTOS" / part).glob(files):
+            shutil.copy(file, tmp_path / "TEST" / part)
+    run([*prepare_test, "--classes", ",".join(CLASSES)], tmp_path, repository)
+    assert "4 images" in run(evaluate_test, tmp_path, repository)
     run(predict, tmp_path, repository)
     with Image.open(tmp_path / "predictions" / "masks" / "new.png") as mask:
         assert mask.size == (128, 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 
 from rich.console import Console
@@ -35,6 +36,13 @@ def announce(config: RunConfig, data: PreparedData, pool: ShardPool | None, meth
     console.print(
         f"effective batch size: {batch_size} labelled images a step; learning rate {rate:g}{scaled}", highlight=False
     )
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", config.mixed_precision):
+        console.print(
+            f"warning: the launcher asks for mixed precision {launched}, which a run does not read; it trains with "
+            f"mixed_precision={config.mixed_precision}: set mixed_precision={launched} after the script's name",
+            highlight=False,
+        )
     if config.model.backbone is None and not config.data.path.startswith("synthetic"):
         text = (
             "The backbone starts from RANDOM weights. With few labels this costs most of the accuracy. "
