@@ -96,13 +96,16 @@ class AttentionDecoder(ClassWiseDecoder):
 
     def covered(self, class_map: torch.Tensor) -> torch.Tensor:
         """Return (B, h, w) bool: positions of a known class that is their token's."""
-        height, width = class_map.shape[1:]
-        members, _ = self._members(class_map)
+        members, _ = self.members(class_map)
+        return self._positions(members, *class_map.shape[1:])
+
+    def _positions(self, members: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Return the members of tokens (B, rows, columns, n) where they lie, (B, height, width)."""
         side = self.token_patch // self.patch
         positions = members.unflatten(-1, (side, side)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return positions[:, :height, :width]
 
-    def _members(self, class_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def members(self, class_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return which positions tokens stand for, (B, rows, columns, n) bool, and their class (B, rows, columns)."""
         cells = _cells(class_map.unsqueeze(-1), self.token_patch // self.patch, UNKNOWN_CLASS).squeeze(-1)
         token_classes = majority_class(cells)
@@ -111,7 +114,7 @@ class AttentionDecoder(ClassWiseDecoder):
     def decode(self, features: torch.Tensor, class_map: torch.Tensor) -> torch.Tensor:
         """Return x̂ (B, 3, h * r, w * r) of z (B, h, w, C), 0 where `covered` is False."""
         height, width = (side * self.patch for side in class_map.shape[1:])
-        members, token_classes = self._members(class_map)
+        members, token_classes = self.members(class_map)
         tokens = self.embed(_means(_cells(features, self.token_patch // self.patch, 0), members))
         tokens = tokens + grid_positions(token_classes.shape[1], token_classes.shape[2], tokens)
         # Attention weighs a token of another class by exactly 0, but 0 · NaN is NaN: what is broken stays outside, and
@@ -122,7 +125,8 @@ class AttentionDecoder(ClassWiseDecoder):
         pixels = self.predict(self.layernorm(tokens)).unflatten(1, token_classes.shape[1:])
         pixels = pixels.masked_fill(broken, float("nan")).permute(0, 3, 1, 2)
         pixels = F.pixel_shuffle(pixels, self.token_patch)[..., :height, :width]
-        covered = self.covered(class_map).repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2)
+        covered = self._positions(members, *class_map.shape[1:])
+        covered = covered.repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2)
         return pixels.masked_fill(~covered.unsqueeze(1), 0)
 
     def attend(self, tokens: torch.Tensor, token_classes: torch.Tensor) -> torch.Tensor:

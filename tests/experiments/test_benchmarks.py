@@ -13,13 +13,20 @@ from tiny_runs import TINY
 
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.benchmarks.decoder_reference import draw_class_map, run_class_loop, run_ungated
+from s4mim_hf.experiments.benchmarks.decoder_reference import (
+    draw_class_map,
+    run_attention_loop,
+    run_class_loop,
+    run_ungated,
+    run_ungated_attention,
+)
 from s4mim_hf.experiments.benchmarks.measuring import KeptBytes, measure_interleaved, paired_ratios, quartiles
 from s4mim_hf.experiments.benchmarks.reconstruction import ReconstructionSettings, benchmark_reconstruction
 from s4mim_hf.experiments.benchmarks.step import StepSettings, benchmark_step, config_of
 from s4mim_hf.experiments.benchmarks.step_parts import PARTS
 from s4mim_hf.methods import METHODS
-from s4mim_hf.modeling.mim_head import ConvolutionDecoder
+from s4mim_hf.modeling.mim_attention import AttentionDecoder
+from s4mim_hf.modeling.mim_head import ClassWiseDecoder, ConvolutionDecoder
 
 ConfigMaker = Callable[..., RunConfig]
 
@@ -34,7 +41,16 @@ def decoder(kernel_size: int) -> ConvolutionDecoder:
     return model
 
 
-def results(model: ConvolutionDecoder, run: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+def attention_decoder() -> AttentionDecoder:
+    torch.manual_seed(0)
+    model = AttentionDecoder(6, channels=6, depth=2, heads=2, expansion=2, patch=4, token_patch=12).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+    return model
+
+
+def results(model: ClassWiseDecoder, run: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
     """Return the output, and the gradients of features and weights."""
     features = torch.randn(2, 6, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     features.requires_grad_()
@@ -54,6 +70,30 @@ def test_the_loop_over_classes_is_the_one_pass_decoder(kernel_size: int, unknown
     one_pass = results(model, lambda features: model(features, class_map))
     loop = results(model, lambda features: run_class_loop(model, features, class_map, 4))
     for found, expected in zip(one_pass, loop, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize("size", [9, 8])
+def test_the_loop_over_classes_is_the_one_pass_decoder_of_attention(size: int, unknown: bool) -> None:
+    model = attention_decoder()
+    class_map = draw_class_map(size, 4, torch.Generator().manual_seed(2)).repeat(2, 1, 1)
+    class_map[1] = torch.where(class_map[1] == 3, 2, class_map[1])  # one class is absent
+    if unknown:
+        class_map[:, :4] = 255
+    one_pass = results(model, lambda features: model(features[..., :size, :size], class_map))
+    loop = results(model, lambda features: run_attention_loop(model, features[..., :size, :size], class_map, 4))
+    assert one_pass[0].abs().sum() > 0
+    for found, expected in zip(one_pass, loop, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [9, 8])
+def test_attention_without_gates_is_that_of_a_single_region(size: int) -> None:
+    model, everywhere = attention_decoder(), torch.zeros(2, size, size, dtype=torch.long)
+    gated = results(model, lambda features: model(features[..., :size, :size], everywhere))
+    plain = results(model, lambda features: run_ungated_attention(model, features[..., :size, :size]))
+    for found, expected in zip(gated, plain, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
@@ -106,10 +146,10 @@ def test_the_decoders_benchmark_reports_every_case() -> None:
     found = benchmark_reconstruction(ReconstructionSettings(size=52, depth=1, channels=8, rounds=1, warmup=0))
     content = found.to_dict()
     shown = {(case["decoder"], case["kernel_size"], case["classes"]) for case in content["cases"]}
-    expected = {("basic", kernel, None) for kernel in (3, 5)}
-    expected |= {("one pass", kernel, count) for kernel in (3, 5) for count in (2, 19, 150)}
-    expected |= {("loop", kernel, count) for kernel in (3, 5) for count in (2, 19)}
-    assert shown == expected | {("attention", None, count) for count in (2, 19, 150)}
+    expected = {("basic", kernel, None) for kernel in (3, 5, None)}
+    expected |= {("one pass", kernel, count) for kernel in (3, 5, None) for count in (2, 19, 150)}
+    expected |= {("loop", kernel, count) for kernel in (3, 5, None) for count in (2, 19)}
+    assert shown == expected
     one_pass = {count: found.case("one pass", 3, count).kept_bytes for count in (2, 19, 150)}
     assert len(set(one_pass.values())) == 1, "memory does not grow with classes"
     assert found.case("loop", 3, 19).kept_bytes > 15 * one_pass[19]
@@ -117,7 +157,9 @@ def test_the_decoders_benchmark_reports_every_case() -> None:
     assert ratios["memory, one pass with 19 classes / basic, kernel 3"]["median"] == pytest.approx(
         one_pass[19] / found.case("basic", 3, None).kept_bytes
     )
-    assert "time, 150 classes / 2 classes, attention" in ratios
+    for layers in ("kernel 3", "kernel 5", "attention"):
+        assert f"time, 150 classes / 2 classes, {layers}" in ratios
+        assert f"time, loop over 19 classes / one pass, {layers}" in ratios
     assert printed(found).count("one pass ") >= 6
 
 

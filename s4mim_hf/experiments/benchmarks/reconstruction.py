@@ -17,7 +17,13 @@ from rich.text import Text
 from torch import Tensor
 
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.benchmarks.decoder_reference import draw_class_map, run_class_loop, run_ungated
+from s4mim_hf.experiments.benchmarks.decoder_reference import (
+    draw_class_map,
+    run_attention_loop,
+    run_class_loop,
+    run_ungated,
+    run_ungated_attention,
+)
 from s4mim_hf.experiments.benchmarks.measuring import (
     KeptBytes,
     Quartiles,
@@ -33,11 +39,12 @@ from s4mim_hf.modeling.mim_attention import AttentionDecoder
 from s4mim_hf.modeling.mim_head import ClassWiseDecoder, ConvolutionDecoder
 from s4mim_hf.randomness import derive_seed, generator
 
-# Without gates; all classes at once; without gates once per class; all classes at once among tokens.
-BASIC, ONE_PASS, LOOP, ATTENTION = "basic", "one pass", "loop", "attention"
+# Without gates; all classes at once; without gates once per class.
+BASIC, ONE_PASS, LOOP = "basic", "one pass", "loop"
 CLASSES = (2, 19, 150)
 LOOP_CLASSES = (2, 19)
-KERNELS = (3, 5)
+# Of convolutions; None is the decoder of attention.
+KERNELS = (3, 5, None)
 HEADS = 4
 
 
@@ -118,7 +125,7 @@ class Case:
     @property
     def key(self) -> str:
         """What tells it from the others."""
-        return f"{self.decoder}, kernel {self.kernel_size}, {self.classes} classes"
+        return f"{self.decoder}, {_layers(self.kernel_size)}, {self.classes} classes"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was measured, as JSON has it."""
@@ -156,15 +163,13 @@ class ReconstructionBenchmark:
         for size in KERNELS:
             few, some, many = (self.case(ONE_PASS, size, count) for count in CLASSES)
             basic, loop = self.case(BASIC, size, None), self.case(LOOP, size, 19)
-            where = f"kernel {size}"
+            where = _layers(size)
             found[f"time, 150 classes / 2 classes, {where}"] = paired_ratios(many.seconds, few.seconds)
             found[f"time, loop over 19 classes / one pass, {where}"] = paired_ratios(loop.seconds, some.seconds)
             found[f"time, one pass with 19 classes / basic, {where}"] = paired_ratios(some.seconds, basic.seconds)
             share = some.kept_bytes / basic.kept_bytes
             found[f"memory, one pass with 19 classes / basic, {where}"] = quartiles([share])
             found[f"memory, loop over 19 classes / one pass, {where}"] = quartiles([loop.kept_bytes / some.kept_bytes])
-        few, many = (self.case(ATTENTION, None, count) for count in (min(CLASSES), max(CLASSES)))
-        found["time, 150 classes / 2 classes, attention"] = paired_ratios(many.seconds, few.seconds)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,7 +185,7 @@ class ReconstructionBenchmark:
         settings = self.settings
         on_cuda = settings.device.type == "cuda"
         measured = Table(
-            "decoder", "kernel", "classes", "forward + backward, ms", "kept, MiB",
+            "decoder", "layers", "classes", "forward + backward, ms", "kept, MiB",
             *(["peak, MiB"] if on_cuda else []),
             title=Text(
                 f"{settings.batch} x {settings.size} x {settings.size} pixels, float32, z of {settings.channels} "
@@ -189,8 +194,7 @@ class ReconstructionBenchmark:
             ),
         )  # fmt: skip
         for case in self.cases:
-            shown = (case.kernel_size, case.classes)
-            cells = [case.decoder, *("–" if one is None else str(one) for one in shown)]
+            cells = [case.decoder, _layers(case.kernel_size), "–" if case.classes is None else str(case.classes)]
             cells += [quartiles(case.seconds).text(1000), mebibytes(case.kept_bytes)]
             cells += [mebibytes(case.peak_bytes)] if on_cuda else []
             measured.add_row(*map(Text, cells))
@@ -240,20 +244,29 @@ def _build_cases(settings: ReconstructionSettings, maps: dict[int, Tensor]) -> l
     torch.manual_seed(derive_seed(0, "benchmark-weights"))
     cases = []
     for size in KERNELS:
-        decoder = ConvolutionDecoder(settings.channels, **common, kernel_size=size).to(settings.device)
+        decoder: ConvolutionDecoder | AttentionDecoder
+        if size is None:
+            tokens = {"heads": HEADS, "token_patch": settings.token_stride}
+            decoder = AttentionDecoder(settings.channels, **common, **tokens).to(settings.device)
+        else:
+            decoder = ConvolutionDecoder(settings.channels, **common, kernel_size=size).to(settings.device)
         weights: list[Tensor] = list(decoder.parameters())
-        cases.append(Case(BASIC, size, None, partial(run_ungated, decoder), weights))
+        cases.append(Case(BASIC, size, None, partial(_without_gates, decoder), weights))
         cases += [Case(ONE_PASS, size, count, partial(_on_map, decoder, maps[count]), weights) for count in CLASSES]
         cases += [
             Case(LOOP, size, count, partial(_in_a_loop, decoder, maps[count], count), weights) for count in LOOP_CLASSES
         ]
-    attention = AttentionDecoder(settings.channels, **common, heads=HEADS, token_patch=settings.token_stride).to(
-        settings.device
-    )
-    weights = list(attention.parameters())
-    return cases + [
-        Case(ATTENTION, None, count, partial(_on_map, attention, maps[count]), weights) for count in CLASSES
-    ]
+    return cases
+
+
+def _layers(kernel_size: int | None) -> str:
+    return "attention" if kernel_size is None else f"kernel {kernel_size}"
+
+
+def _without_gates(decoder: ConvolutionDecoder | AttentionDecoder, features: Tensor) -> Tensor:
+    if isinstance(decoder, AttentionDecoder):
+        return run_ungated_attention(decoder, features)
+    return run_ungated(decoder, features)
 
 
 def _on_map(decoder: ClassWiseDecoder, class_map: Tensor, features: Tensor) -> Tensor:
@@ -261,7 +274,11 @@ def _on_map(decoder: ClassWiseDecoder, class_map: Tensor, features: Tensor) -> T
     return found
 
 
-def _in_a_loop(decoder: ConvolutionDecoder, class_map: Tensor, count: int, features: Tensor) -> Tensor:
+def _in_a_loop(
+    decoder: ConvolutionDecoder | AttentionDecoder, class_map: Tensor, count: int, features: Tensor
+) -> Tensor:
+    if isinstance(decoder, AttentionDecoder):
+        return run_attention_loop(decoder, features, class_map, count)
     return run_class_loop(decoder, features, class_map, count)
 
 
