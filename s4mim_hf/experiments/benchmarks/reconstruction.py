@@ -246,10 +246,11 @@ def _build_cases(settings: ReconstructionSettings, maps: dict[int, Tensor]) -> l
     for size in KERNELS:
         decoder: ConvolutionDecoder | AttentionDecoder
         if size is None:
-            tokens = {"heads": HEADS, "token_patch": settings.token_stride}
-            decoder = AttentionDecoder(settings.channels, **common, **tokens).to(settings.device)
+            token_patch = settings.token_stride
+            decoder = AttentionDecoder(settings.channels, **common, heads=HEADS, token_patch=token_patch)
         else:
-            decoder = ConvolutionDecoder(settings.channels, **common, kernel_size=size).to(settings.device)
+            decoder = ConvolutionDecoder(settings.channels, **common, kernel_size=size)
+        decoder = decoder.to(settings.device)
         weights: list[Tensor] = list(decoder.parameters())
         cases.append(Case(BASIC, size, None, partial(_without_gates, decoder), weights))
         cases += [Case(ONE_PASS, size, count, partial(_on_map, decoder, maps[count]), weights) for count in CLASSES]
