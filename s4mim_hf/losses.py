@@ -159,10 +159,22 @@ def reconstruction_loss(
     error = (reconstruction.float() - target).abs().mean(dim=1)
     if reduction == "pixel":
         return _mean_over(error, selected)
-    buckets = torch.where(selected, class_map, num_labels)
-    membership = F.one_hot(buckets.flatten(), num_labels + 1)[:, :num_labels].to(error.dtype)
-    sums, counts = error.flatten() @ membership, membership.sum(dim=0)
-    return _mean_over(sums / counts.clamp(min=1), counts > 0)
+    buckets = torch.where(selected, class_map, num_labels).flatten()
+    counts = _counts(buckets, num_labels)
+    # Each class's pixels share a weight of 1 / (classes there are); those not selected have none.
+    share = (counts > 0) / (counts.clamp(min=1) * (counts > 0).sum().clamp(min=1))
+    weights = F.pad(share, (0, 1))[buckets]
+    return (error.flatten() * weights).sum()
+
+
+def _counts(buckets: Tensor, count: int) -> Tensor:
+    """Return how often each id below `count` occurs, (count,).
+
+    Not by one-hot vectors, which would be as long as there are classes for every pixel, nor by bincount, which waits
+    for the device.
+    """
+    edges = torch.searchsorted(buckets.sort().values, torch.arange(count + 1, device=buckets.device))
+    return edges.diff()
 
 
 def class_prototypes(features: Tensor, membership: Tensor, scope: Literal["image", "batch"]) -> tuple[Tensor, Tensor]:

@@ -199,7 +199,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def views(self) -> tuple[ViewName, ...]:
-        """The views that the student sees, in the order of its rows; perturbed rows are its decoder's last."""
+        """The views that the student sees, in the order of its rows; "perturbed" ones only its decoder sees."""
 
     @property
     def needs_unlabeled(self) -> bool:
