@@ -44,6 +44,7 @@ class Row:
         settings: values by dotted key, which neither the recipe nor a user changes.
         terms: keys of the weights that are above 0 in this row.
         without: keys of the weights that are 0 in this row, whatever the recipe or a user says of the term.
+        weighs_like: the method whose consistency weight the row has where no user says it; None: its own.
         all_labels: whether it trains on the labels of all training images.
     """
 
@@ -54,6 +55,7 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     terms: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    weighs_like: str | None = None
     all_labels: bool = False
 
     def has(self, key: str) -> bool:
@@ -66,6 +68,11 @@ def _s4mim(name: str, title: str, question: str, terms: Iterable[str], regions: 
     without = tuple(key for key in MASKED_TERMS if key not in chosen)
     settings = {} if regions is None else {REGIONS: regions}
     return Row(name, title, question, "s4mim", settings, (CONSISTENCY, *chosen), without)
+
+
+def _control(name: str, title: str, question: str, strong_views: int) -> Row:
+    settings = {"method.strong_views": strong_views, LABELS_FROM: "student"}
+    return Row(name, title, question, "fixmatch", settings, (CONSISTENCY,), weighs_like="s4mim")
 
 
 def _unimatch_settings(labels_from: str, supervised_weight: float = 0.5) -> dict[str, Any]:
@@ -98,24 +105,21 @@ ROWS: dict[str, Row] = {
             BASE, "weak-to-strong, teacher's labels", "consistency alone, by a mean teacher", "fixmatch",
             {LABELS_FROM: "teacher"}, (CONSISTENCY,),
         ),
-        Row(
-            "base_student", "base, student's labels", "FixMatch; what the rows with masked images build on", "fixmatch",
-            {LABELS_FROM: "student"}, (CONSISTENCY,),
+        _control("base_student", "student's labels, S4MIM's weight", "FixMatch: whose labels?", 1),
+        _control(
+            "base_two_views", "base_student, two strong views", "what the rows with masked images build on", 2
         ),
-        Row(
-            "base_two_views", "base_student, two strong views", "is it only one more view?", "fixmatch",
-            {"method.strong_views": 2, LABELS_FROM: "student"}, (CONSISTENCY,),
-        ),
-        _s4mim("basic_mim", "base_student + basic MIM", "what image modelling alone gives", [RECONSTRUCTION], "image"),
+        _control("base_three_views", "base_student, three strong views", "is the masked view only one more?", 3),
+        _s4mim("basic_mim", "base_two_views + basic MIM", "what image modelling gives", [RECONSTRUCTION], "image"),
         _s4mim(
-            "class_wise_mim", "base_student + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"
+            "class_wise_mim", "base_two_views + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"
         ),
         _s4mim(
             "aggregation", "class-wise MIM + aggregation", "its second", [RECONSTRUCTION, AGGREGATION], "class"
         ),
         _s4mim("s4mim", "+ semantic space = S4MIM", "its third", MASKED_TERMS, "class"),
         _s4mim(
-            "semantic_only", "base_student + semantic space", "is it only the masked view's consistency?", [SEMANTIC]
+            "semantic_only", "base_two_views + semantic space", "is it only the masked view's consistency?", [SEMANTIC]
         ),
         _s4mim(
             "basic_mim_all", "basic MIM + aggregation + semantic", "class-wise or not, all else equal", MASKED_TERMS,
@@ -189,6 +193,9 @@ def row_overrides(row: Row, recipe: str | Path, overrides: Sequence[str]) -> lis
     """
     given = _assignments(overrides)
     texts = [f"method.name={row.method}", *_own_defaults(row.method, recipe)]
+    if row.weighs_like is not None:
+        names = [f"method.name={row.weighs_like}", *_own_defaults(row.weighs_like, recipe)]
+        texts.append(f"{CONSISTENCY}={_value(load_run_config(recipe, [_SOME_DATA, *names]), CONSISTENCY)}")
     texts += [f"{key}={text}" for key, text in given.items() if not key.startswith("method.") or row.has(key)]
     texts += [f"{key}={value}" for key, value in row.settings.items()]
     texts += [f"{key}=0" for key in row.without]

@@ -53,7 +53,7 @@ class FixMatchConfig(SupervisedConfig):
     threshold: float = Field(default=0.95, ge=0, le=1)
     consistency_weight: float = Field(default=1.0, ge=0)
     consistency_warmup_steps: int | None = Field(default=0, ge=0)
-    strong_views: Literal[1, 2] = 1
+    strong_views: int = Field(default=1, ge=1)
     strong: StrongViewConfig = Field(default_factory=StrongViewConfig)
     feature_weight: float = Field(default=0.0, ge=0)
     feature_dropout: float = Field(default=0.5, ge=0, lt=1)

@@ -23,9 +23,6 @@ from s4mim_hf.methods.s4mim_config import S4MIMMethodConfig
 from s4mim_hf.methods.student_views import MaskedRows, StudentOutput, Views
 from s4mim_hf.methods.unlabeled import PseudoLabels, StrongView, label_pixels, unlabeled_images
 
-# The number of its draws; those of L_con's strong views are 0 and 1.
-_OWN_VIEW = 2
-
 
 def _as_seen(pseudo: PseudoLabels, view: StrongView | None) -> PseudoLabels:
     """Return the labels of weak images as those of a strong view, cut and mixed like it; None: of the weak ones."""
@@ -179,7 +176,8 @@ class S4MIM(FixMatch):
             case "strong":
                 return strong[0] if strong else self.strong_view(weak, context)
             case "own":
-                return self.strong_view(weak, context, _OWN_VIEW)
+                # L_con's strong views have the numbers below; one or two of them leave this view the same.
+                return self.strong_view(weak, context, max(2, self.config.strong_views))
 
     @torch.no_grad()
     def masked_view(

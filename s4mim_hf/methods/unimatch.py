@@ -31,7 +31,7 @@ class UniMatchConfig(FixMatchConfig):
     name: Literal["unimatch"] = "unimatch"  # type: ignore[assignment]  # a discriminator, never read as the parent's
     supervised_weight: float = Field(default=0.5, gt=0)
     consistency_weight: float = Field(default=0.25, ge=0)
-    strong_views: Literal[1, 2] = 2
+    strong_views: int = Field(default=2, ge=1)
     feature_weight: float = Field(default=0.25, ge=0)
     pseudo_labels_from: Literal["teacher", "student"] = "student"
 

@@ -39,8 +39,8 @@ if not (CHROMIUM.exists() and DRIVER.exists()):
 def space(repository: Path, run_folder: Path, plain_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a Space's folder as the README's command writes it; its page has a title of its own."""
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(run_folder, folder / "runs" / "demo")
-    shutil.copytree(plain_model, folder / "runs" / "mine" / "model")
+    shutil.copytree(run_folder, folder / "runs" / "mine")
+    shutil.copytree(plain_model, folder / "runs" / "again" / "model")
     text = (repository / "README.md").read_text(encoding="utf-8")
     serving, writing = re.findall(r"^python scripts/app\.py (.*)$", text, flags=re.M)
     # What the one writes, the tests below serve, so the other is run as well.
@@ -158,7 +158,7 @@ def test_confidence_reconstruction_and_a_second_model(url: str, browser: Browser
     assert browser.picture("#confidence-0").shape == (72, 96, 3)
     assert re.fullmatch(r"On average [\d.]+ %; below 50 % on .* of the pixels\.", browser.text("#confidence-words-1"))
     browser.tab("Reconstruction")
-    assert "1-demo has the decoder that fills in masked images. 2-mine has none." in browser.text("#views")
+    assert "1-mine has the decoder that fills in masked images. 2-again has none." in browser.text("#views")
     masked, filled = browser.picture("#masked"), browser.picture("#filled")
     assert browser.find("#ratio input[type=number]").get_attribute("value") == "50", "as the run masked"
     browser.set_number("#ratio", 90)
@@ -170,7 +170,7 @@ def test_confidence_reconstruction_and_a_second_model(url: str, browser: Browser
     browser.tab("Compare")
     pair = [browser.picture(f"#pair-{number}") for number in range(2)]
     assert (pair[0] != pair[1]).any()
-    share = re.fullmatch(r"1-demo and 2-mine differ on ([\d.]+) % of the pixels\.", browser.text("#verdict"))
+    share = re.fullmatch(r"1-mine and 2-again differ on ([\d.]+) % of the pixels\.", browser.text("#verdict"))
     painted = (abs(browser.picture("#disagreement").astype(int) - (255, 0, 144)) < 60).all(axis=2).mean()
     assert painted == pytest.approx(float(share[1]) / 100, abs=0.08)
 

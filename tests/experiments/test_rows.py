@@ -21,12 +21,13 @@ DESCRIBED: dict[str, tuple[str, int | None, str | None, bool, bool]] = {
     "base": ("fixmatch", 1, None, False, False),
     "base_student": ("fixmatch", 1, None, False, False),
     "base_two_views": ("fixmatch", 2, None, False, False),
-    "basic_mim": ("s4mim", 1, "image", False, False),
-    "class_wise_mim": ("s4mim", 1, "class", False, False),
-    "aggregation": ("s4mim", 1, "class", True, False),
-    "s4mim": ("s4mim", 1, "class", True, True),
-    "semantic_only": ("s4mim", 1, None, False, True),
-    "basic_mim_all": ("s4mim", 1, "image", True, True),
+    "base_three_views": ("fixmatch", 3, None, False, False),
+    "basic_mim": ("s4mim", 2, "image", False, False),
+    "class_wise_mim": ("s4mim", 2, "class", False, False),
+    "aggregation": ("s4mim", 2, "class", True, False),
+    "s4mim": ("s4mim", 2, "class", True, True),
+    "semantic_only": ("s4mim", 2, None, False, True),
+    "basic_mim_all": ("s4mim", 2, "image", True, True),
     "unimatch": ("unimatch", 2, None, False, False),
     "unimatch_ema": ("unimatch", 2, None, False, False),
     "s4mim_on_unimatch": ("s4mim", 2, "class", True, True),
@@ -85,13 +86,13 @@ def test_any_recipe_will_do(method: str, tmp_path: Path) -> None:
     s4mim: Any = config_of("s4mim", recipe).method
     weights = (s4mim.consistency_weight, s4mim.reconstruction.weight, s4mim.aggregation.weight, s4mim.semantic.weight)
     # Weights of 0 give way to the method's defaults, others stay.
-    assert weights == (1.0, 0.7 if "0.7" in method else 0.1, 0.1, 1.0)
+    assert weights == (2.0, 0.7 if "0.7" in method else 0.1, 0.1, 1.0)
 
 
 @pytest.mark.parametrize("saved", ["base", "s4mim"])
 def test_a_saved_run_is_a_recipe_too(tmp_path: Path, saved: str) -> None:
     path = tmp_path / "run_config.yaml"
-    save_run_config(config_of(saved, "demo", "method.consistency_weight=2"), path)
+    save_run_config(config_of(saved, "demo", "method.consistency_weight=3"), path)
     assert {name: described(config_of(name, path)) for name in ROWS} == DESCRIBED
     unimatch: Any = config_of("unimatch", path).method
     assert (unimatch.consistency_weight, unimatch.supervised_weight, unimatch.feature_weight) == (0.25, 0.5, 0.25)
@@ -105,11 +106,12 @@ def test_a_saved_run_is_a_recipe_too(tmp_path: Path, saved: str) -> None:
 # supervised and consistency weight, strong views, weight of perturbed features, whose labels
 SUMS: dict[str, tuple[float, float, int, float, str]] = {
     "base": (1.0, 1.0, 1, 0.0, "teacher"),
-    "base_student": (1.0, 1.0, 1, 0.0, "student"),
-    "base_two_views": (1.0, 1.0, 2, 0.0, "student"),
+    "base_student": (1.0, 2.0, 1, 0.0, "student"),
+    "base_two_views": (1.0, 2.0, 2, 0.0, "student"),
+    "base_three_views": (1.0, 2.0, 3, 0.0, "student"),
     **dict.fromkeys(
         ["basic_mim", "class_wise_mim", "aggregation", "s4mim", "semantic_only", "basic_mim_all"],
-        (1.0, 1.0, 1, 0.0, "student"),
+        (1.0, 2.0, 2, 0.0, "student"),
     ),
     "unimatch": (0.5, 0.25, 2, 0.25, "student"),
     "unimatch_ema": (0.5, 0.25, 2, 0.25, "teacher"),
@@ -117,7 +119,7 @@ SUMS: dict[str, tuple[float, float, int, float, str]] = {
 }
 
 
-@pytest.mark.parametrize("saved", ["supervised", "mean_teacher", "base", "base_student", "s4mim", "unimatch"])
+@pytest.mark.parametrize("saved", ["supervised", "mean_teacher", "base", "s4mim", "unimatch"])
 def test_rows_have_their_own_sum_whatever_method_the_recipe_is_of(tmp_path: Path, saved: str) -> None:
     path = tmp_path / "run_config.yaml"
     save_run_config(config_of(saved, "demo", "method.supervised_loss=ohem"), path)
@@ -136,6 +138,22 @@ def test_what_a_user_overrides_counts_in_every_row_that_has_it(tmp_path: Path) -
     save_run_config(config_of("unimatch"), path)
     base: Any = config_of("base", path, "method.strong_views=2", "method.consistency_weight=3").method
     assert (base.strong_views, base.consistency_weight) == (2, 3.0)
+
+
+CONTROLS = ("base_student", "base_two_views", "base_three_views")
+
+
+def weight_of(name: str, recipe: str | Path, *overrides: str) -> float:
+    method: Any = config_of(name, recipe, *overrides).method
+    return float(method.consistency_weight)
+
+
+def test_the_controls_weigh_the_consistency_as_s4mim_does(tmp_path: Path) -> None:
+    path = tmp_path / "run_config.yaml"
+    save_run_config(config_of("s4mim", "demo", "method.consistency_weight=3"), path)
+    assert {weight_of(name, path) for name in (*CONTROLS, "s4mim", "semantic_only")} == {3.0}
+    assert weight_of("base", path) == 1.0
+    assert {weight_of(name, path, "method.consistency_weight=4") for name in (*CONTROLS, "s4mim", "base")} == {4.0}
 
 
 def test_the_row_on_unimatch_is_unimatch_but_for_the_three_terms() -> None:

@@ -38,12 +38,13 @@ NO_TERMS: dict[str, Any] = {
 
 
 def config(**fields: Any) -> S4MIMMethodConfig:
-    """Return a config of small patches, the teacher's labels, and thresholds that it reaches though untrained."""
+    """Return a config of small patches, one strong view, the teacher's labels, and thresholds reached untrained."""
     small: dict[str, Any] = {
         "masking": masks(),
         "semantic": semantics(),
         "threshold": 0.25,
         "class_map_threshold": 0.25,
+        "strong_views": 1,
         "pseudo_labels_from": "teacher",
     }
     return S4MIMMethodConfig(**{**small, **fields})

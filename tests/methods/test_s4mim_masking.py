@@ -78,28 +78,29 @@ def test_the_strong_view_is_masked_with_its_mixed_images_and_labels(
     assert strong.views == (("labeled", "strong", "masked") if consistency_weight else ("labeled", "masked"))
 
 
-@pytest.mark.parametrize("strong_views", [1, 2])
+@pytest.mark.parametrize("strong_views", [1, 2, 3])
 def test_an_own_view_is_none_of_the_consistencys(
     build_student: StudentBuilder,
     teacher: torch.nn.Module,
     batch: Batch,
     task: Task,
     context: StepContext,
-    strong_views: Literal[1, 2],
+    strong_views: int,
 ) -> None:
     fields: dict[str, Any] = {"strong_views": strong_views}
     own, shared = spy(task, masking=masks(view="own"), **fields), spy(task, masking=masks(view="strong"), **fields)
     results = [method.losses(build_student(method), teacher, batch, context) for method in (own, shared)]
     assert batch.unlabeled_images is not None
-    views = [own.strong_view(batch.unlabeled_images, context, number) for number in range(3)]
+    views = [own.strong_view(batch.unlabeled_images, context, number) for number in range(4)]
+    number = max(2, strong_views)
     # The three labelled rows first; the labels are cut and mixed as the images are.
-    assert torch.equal(own.masked.images[3:], views[2].images)
+    assert torch.equal(own.masked.images[3:], views[number].images)
     assert torch.equal(shared.masked.images[3:], views[0].images)
     assert not any(torch.equal(own.masked.images[3:], view.images) for view in views[:strong_views])
     plain = spy(task, masking=masks(view="weak"), **fields)
     plain.losses(build_student(plain), teacher, batch, context)
     classes = plain.masked.class_map[3:]
-    assert torch.equal(own.masked.class_map[3:], torch.where(views[2].box[:, 0], classes.flip(0), classes))
+    assert torch.equal(own.masked.class_map[3:], torch.where(views[number].box[:, 0], classes.flip(0), classes))
     # The base does not notice.
     for name in ("supervised", "consistency"):
         ours, theirs = (result.terms[name].value for result in results)

@@ -44,7 +44,7 @@ ALTERNATIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "threshold": (0.0, {}),
     "consistency_weight": (0.5, {}),
     "consistency_warmup_steps": (4, {}),
-    "strong_views": (2, {}),
+    "strong_views": (1, {}),
     "strong.brightness": (0.1, {}),
     "strong.contrast": (0.1, {}),
     "strong.saturation": (0.1, {"strong.grayscale_probability": 0.0}),
