@@ -87,7 +87,7 @@ def _unimatch_settings(labels_from: str, supervised_weight: float = 0.5) -> dict
 
 def _unimatch(name: str, title: str, labels_from: str) -> Row:
     settings = _unimatch_settings(labels_from)
-    return Row(name, title, "the peer; the better of the two counts", "unimatch", settings)
+    return Row(name, title, "the peer; the better of the two is what counts", "unimatch", settings)
 
 
 SUPERVISED, FULLY_SUPERVISED, BASE = "supervised", "fully_supervised", "base"
