@@ -45,14 +45,17 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; what was saved before stays", file=sys.stderr, flush=True)
         code = 130
-    _leave_processes()
+    _leave_processes(failed=code != 0)
     sys.exit(code)
 
 
-def _leave_processes() -> None:
+def _leave_processes(failed: bool) -> None:
     # gloo's threads that outlive the interpreter abort it now and then ("terminate called without an active
-    # exception"), upon which the launcher kills the processes that are still at work.
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    # exception"), upon which the launcher kills the processes that are still at work. NCCL in contrast waits here for
+    # what the others, who know of no failure, still expect of this process.
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    if not failed or torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
 
 

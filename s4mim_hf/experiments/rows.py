@@ -27,6 +27,7 @@ AGGREGATION = "method.aggregation.weight"
 SEMANTIC = "method.semantic.weight"
 REGIONS = "method.reconstruction.regions"
 LABELS_FROM = "method.pseudo_labels_from"
+STRONG_VIEWS = "method.strong_views"
 MASKED_TERMS = (RECONSTRUCTION, AGGREGATION, SEMANTIC)
 # Any value: rows are checked before the data is made.
 _SOME_DATA = "data.path=data"
@@ -44,7 +45,8 @@ class Row:
         settings: values by dotted key, which neither the recipe nor a user changes.
         terms: keys of the weights that are above 0 in this row.
         without: keys of the weights that are 0 in this row, whatever the recipe or a user says of the term.
-        weighs_like: the method whose consistency weight the row has where no user says it; None: its own.
+        weighs_like: the method whose strong views weigh as much, each of them, as the row's do where no user says its
+            consistency weight; None: the row has its own weight.
         all_labels: whether it trains on the labels of all training images.
     """
 
@@ -71,13 +73,13 @@ def _s4mim(name: str, title: str, question: str, terms: Iterable[str], regions: 
 
 
 def _control(name: str, title: str, question: str, strong_views: int) -> Row:
-    settings = {"method.strong_views": strong_views, LABELS_FROM: "student"}
+    settings = {STRONG_VIEWS: strong_views, LABELS_FROM: "student"}
     return Row(name, title, question, "fixmatch", settings, (CONSISTENCY,), weighs_like="s4mim")
 
 
 def _unimatch_settings(labels_from: str, supervised_weight: float = 0.5) -> dict[str, Any]:
     return {
-        "method.strong_views": 2,
+        STRONG_VIEWS: 2,
         "method.supervised_weight": supervised_weight,
         CONSISTENCY: supervised_weight / 2,
         "method.feature_weight": supervised_weight / 2,
@@ -105,21 +107,21 @@ ROWS: dict[str, Row] = {
             BASE, "weak-to-strong, teacher's labels", "consistency alone, by a mean teacher", "fixmatch",
             {LABELS_FROM: "teacher"}, (CONSISTENCY,),
         ),
-        _control("base_student", "student's labels, S4MIM's weight", "FixMatch: whose labels?", 1),
+        _control("base_student", "base, student's labels", "FixMatch: whose labels?", 1),
         _control(
             "base_two_views", "base_student, two strong views", "what the rows with masked images build on", 2
         ),
         _control("base_three_views", "base_student, three strong views", "is the masked view only one more?", 3),
-        _s4mim("basic_mim", "base_two_views + basic MIM", "what image modelling gives", [RECONSTRUCTION], "image"),
+        _s4mim("basic_mim", "basic MIM alone", "what image modelling gives", [RECONSTRUCTION], "image"),
         _s4mim(
-            "class_wise_mim", "base_two_views + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"
+            "class_wise_mim", "class-wise MIM alone", "the abstract's first claim", [RECONSTRUCTION], "class"
         ),
         _s4mim(
             "aggregation", "class-wise MIM + aggregation", "its second", [RECONSTRUCTION, AGGREGATION], "class"
         ),
         _s4mim("s4mim", "+ semantic space = S4MIM", "its third", MASKED_TERMS, "class"),
         _s4mim(
-            "semantic_only", "base_two_views + semantic space", "is it only the masked view's consistency?", [SEMANTIC]
+            "semantic_only", "semantic space alone", "is it only the masked view's consistency?", [SEMANTIC]
         ),
         _s4mim(
             "basic_mim_all", "basic MIM + aggregation + semantic", "class-wise or not, all else equal", MASKED_TERMS,
@@ -194,8 +196,7 @@ def row_overrides(row: Row, recipe: str | Path, overrides: Sequence[str]) -> lis
     given = _assignments(overrides)
     texts = [f"method.name={row.method}", *_own_defaults(row.method, recipe)]
     if row.weighs_like is not None:
-        names = [f"method.name={row.weighs_like}", *_own_defaults(row.weighs_like, recipe)]
-        texts.append(f"{CONSISTENCY}={_value(load_run_config(recipe, [_SOME_DATA, *names]), CONSISTENCY)}")
+        texts.append(f"{CONSISTENCY}={_weight_of_a_view(row.weighs_like, recipe) * row.settings[STRONG_VIEWS]}")
     texts += [f"{key}={text}" for key, text in given.items() if not key.startswith("method.") or row.has(key)]
     texts += [f"{key}={value}" for key, value in row.settings.items()]
     texts += [f"{key}=0" for key in row.without]
@@ -211,6 +212,13 @@ def row_overrides(row: Row, recipe: str | Path, overrides: Sequence[str]) -> lis
         # A recipe may be of a method without the term.
         texts.append(f"{key}={_default(row.method, key)}")
     return texts
+
+
+def _weight_of_a_view(method: str, recipe: str | Path) -> float:
+    """Return the consistency weight that one strong view of the method has: L_con is their mean."""
+    config = load_run_config(recipe, [_SOME_DATA, f"method.name={method}", *_own_defaults(method, recipe)])
+    weight = _value(config, CONSISTENCY) or _default(method, CONSISTENCY)
+    return float(weight / _value(config, STRONG_VIEWS))
 
 
 def _own_defaults(method: str, recipe: str | Path) -> list[str]:

@@ -206,12 +206,13 @@ def _memory_kinds(results: AblationResults) -> str:
 def _facts(results: AblationResults) -> list[str]:
     """Return data, splits, protocol, and what was equal for all rows."""
     has_mean_teacher = any(run["row"] == "mean_teacher" for run in results["runs"])
+    exception = " (mean_teacher by default without CutMix)" if has_mean_teacher else ""
     facts = [
         f"Data: {results['data']}.",
         f"Evaluation: {results['evaluated_on'] or NOTHING}; {results['protocol'] or NOTHING}.",
         f"Recipe {results['recipe']}; every row: {results['steps']} optimizer steps of {results['labeled_batch_size']} "
         f"labelled images (and {results['unlabeled_batch_size']} unlabelled ones where it uses them), the same "
-        f"backbone, augmentation{' (mean_teacher without CutMix)' * has_mean_teacher}, schedule and evaluation.",
+        f"backbone, augmentation{exception}, schedule and evaluation.",
         f"Seeds: {', '.join(map(str, results['seeds']))}.",
         *(f"Split hashes, {name}: {hashes}." for name, hashes in _split_hashes(results)),
         f"Commit: {', '.join(results['commits']) or 'unknown (no git tree)'}.",

@@ -203,7 +203,7 @@ class Method(ABC):
 
     @property
     def needs_unlabeled(self) -> bool:
-        """Whether batches must hold unlabelled images (and the teacher is run)."""
+        """Whether batches must hold unlabelled images."""
         return False
 
     def model_requirements(self) -> ModelRequirements:

@@ -251,6 +251,10 @@ def test_bf16_sgd_clipping_and_frozen_statistics_train(tiny_config: ConfigMaker)
             ["method.normalization.statistics=together", "data.unlabeled_batch_size=1"],
             "data.unlabeled_batch_size is 1, but CutMix",
         ),
+        (
+            ["method.consistency_weight=0", "method.normalization.statistics=together", "data.unlabeled_batch_size=1"],
+            "data.unlabeled_batch_size is 1, but CutMix",
+        ),
         (["method.masking.patch_size=40"], "reach"),
         (["mixed_precision=fp16"], "needs a GPU"),
     ],

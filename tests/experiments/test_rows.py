@@ -86,6 +86,7 @@ def test_any_recipe_will_do(method: str, tmp_path: Path) -> None:
     s4mim: Any = config_of("s4mim", recipe).method
     weights = (s4mim.consistency_weight, s4mim.reconstruction.weight, s4mim.aggregation.weight, s4mim.semantic.weight)
     # Weights of 0 give way to the method's defaults, others stay.
+    assert [weight_of(name, recipe) for name in CONTROLS] == [1.0, 2.0, 3.0]
     assert weights == (2.0, 0.7 if "0.7" in method else 0.1, 0.1, 1.0)
 
 
@@ -106,9 +107,9 @@ def test_a_saved_run_is_a_recipe_too(tmp_path: Path, saved: str) -> None:
 # supervised and consistency weight, strong views, weight of perturbed features, whose labels
 SUMS: dict[str, tuple[float, float, int, float, str]] = {
     "base": (1.0, 1.0, 1, 0.0, "teacher"),
-    "base_student": (1.0, 2.0, 1, 0.0, "student"),
+    "base_student": (1.0, 1.0, 1, 0.0, "student"),
     "base_two_views": (1.0, 2.0, 2, 0.0, "student"),
-    "base_three_views": (1.0, 2.0, 3, 0.0, "student"),
+    "base_three_views": (1.0, 3.0, 3, 0.0, "student"),
     **dict.fromkeys(
         ["basic_mim", "class_wise_mim", "aggregation", "s4mim", "semantic_only", "basic_mim_all"],
         (1.0, 2.0, 2, 0.0, "student"),
@@ -148,11 +149,14 @@ def weight_of(name: str, recipe: str | Path, *overrides: str) -> float:
     return float(method.consistency_weight)
 
 
-def test_the_controls_weigh_the_consistency_as_s4mim_does(tmp_path: Path) -> None:
+def test_each_strong_view_weighs_as_much_in_the_controls_as_in_s4mim(tmp_path: Path) -> None:
     path = tmp_path / "run_config.yaml"
     save_run_config(config_of("s4mim", "demo", "method.consistency_weight=3"), path)
-    assert {weight_of(name, path) for name in (*CONTROLS, "s4mim", "semantic_only")} == {3.0}
+    assert {name: weight_of(name, path) for name in CONTROLS} == dict(zip(CONTROLS, (1.5, 3.0, 4.5), strict=True))
+    assert {weight_of(name, path) for name in ("s4mim", "semantic_only")} == {3.0}
     assert weight_of("base", path) == 1.0
+    save_run_config(config_of("s4mim", "demo", "method.consistency_weight=3", "method.strong_views=1"), path)
+    assert {name: weight_of(name, path) for name in CONTROLS} == dict(zip(CONTROLS, (3.0, 6.0, 9.0), strict=True))
     assert {weight_of(name, path, "method.consistency_weight=4") for name in (*CONTROLS, "s4mim", "base")} == {4.0}
 
 

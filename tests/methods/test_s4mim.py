@@ -218,7 +218,7 @@ def test_no_teacher_is_run_where_nothing_reads_its_labels(
     ]
     for fields_that_read in readers:
         reader = S4MIM(config(**{**fields, **fields_that_read}), task)
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match="the teacher was run"):
             reader.losses(build_student(reader), refuse, batch, context)
 
 
