@@ -230,6 +230,14 @@ class TestMsrc21:
         assert [item.id for item in listing.validation] == ["1_1_s"]
         assert listing.notes[-1].startswith("the 1 images of Test.txt are left out")
 
+    def test_a_split_of_one_s_own(self, root: Path) -> None:
+        self.write_lists(root / "TextonBoostSplits")
+        (root / "TextonBoostSplits" / "Test.txt").unlink()
+        listing = opened("msrc21", root).listing()
+        assert [item.id for item in listing.training] == ["7_19_s"]
+        assert [item.id for item in listing.validation] == ["1_1_s"]
+        assert listing.notes[-1].endswith("no Test.txt, so this is no published split; 2 images are left out")
+
     def test_a_list_names_an_unknown_image(self, root: Path) -> None:
         self.write_lists(root / "TextonBoostSplits", Test="9_99_s")
         with pytest.raises(InputError, match=r"Test.txt names 1 images that are not in Images/: 9_99_s"):

@@ -129,9 +129,7 @@ def observe(
 
 
 def test_every_setting_is_listed() -> None:
-    assert set(ALTERNATIVES) == set(keys_of(EVERYTHING))
-    for method in METHODS.values():
-        assert set(keys_of(method.config_class())) <= set(ALTERNATIVES), method.name
+    assert set(ALTERNATIVES) == {key for method in METHODS.values() for key in keys_of(method.config_class())}
 
 
 @pytest.mark.parametrize("key", ALTERNATIVES)

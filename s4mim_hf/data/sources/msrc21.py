@@ -5,7 +5,8 @@ MSRC_ObjCategImageDatabase_v2/GroundTruth/ID_GT.bmp      colours: 21 classes; vo
 TextonBoostSplits/{Train,Validation,Test}.txt            the published split, one ID.bmp a line; an archive of its own
 
 or images/ and masks/ with ids, as `folder` has them. Without the lists the original has no validation images of its
-own, and --validation chooses some. With them those of Test.txt are left out.
+own, and --validation chooses some. With them those of Test.txt are left out; lists of a split of your own may do
+without Test.txt, and what they do not name is left out.
 """
 
 from __future__ import annotations
@@ -69,11 +70,16 @@ class Msrc21Source(Source):
             notes.append(f"there is no {_LISTS} beside it, so validation is no published split")
             return Listing(found, notes=notes)
         items = {item.id: item for item in found}
-        parts = {part: self._listed(part, items) for part in ("Train", "Validation", "Test")}
-        notes += _INFO.count_notes({f"{part}.txt": len(listed) for part, listed in parts.items()})
-        notes.append(
-            f"the {len(parts['Test'])} images of Test.txt are left out; published numbers are measured on them"
-        )
+        parts = {part: self._listed(part, items) for part in ("Train", "Validation")}
+        if (self.lists / "Test.txt").is_file():
+            parts["Test"] = self._listed("Test", items)
+            notes += _INFO.count_notes({f"{part}.txt": len(listed) for part, listed in parts.items()})
+            notes.append(
+                f"the {len(parts['Test'])} images of Test.txt are left out; published numbers are measured on them"
+            )
+        else:
+            left_out = len(items) - sum(map(len, parts.values()))
+            notes.append(f"{self.lists} has no Test.txt, so this is no published split; {left_out} images are left out")
         require_labels(parts["Validation"], "Validation.txt")
         return Listing(parts["Train"], parts["Validation"], notes=notes)
 
