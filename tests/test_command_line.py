@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from s4mim_hf.command_line import run
 from s4mim_hf.errors import InputError
@@ -58,6 +59,16 @@ def test_processes_leave_their_group_before_the_interpreter_ends(error: BaseExce
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     code_of(error)
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(("error", "stays"), [(None, False), (InputError("no such thing; name another"), True)])
+def test_a_process_that_failed_does_not_wait_for_the_others(error: BaseException | None, stays: bool) -> None:
+    """Leaving a group of NCCL waits for what the others still expect; any backend but gloo may."""
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    code_of(error)
+    assert torch.distributed.is_initialized() == stays
+    if stays:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,7 @@ def _check_batch_sizes(config: RunConfig, method: Method) -> None:
 
 def _check_partners(config: RunConfig, method: Method) -> None:
     """Refuse CutMix where an image would be its own partner."""
-    strong, masking = (getattr(config.method, key, None) for key in ("strong", "masking"))
-    masks_strong = masking is not None and "masked" in method.views and masking.view != "weak"
-    mixes = ("strong" in method.views or masks_strong) and strong is not None and strong.cutmix_probability > 0
-    if mixes and config.data.unlabeled_batch_size < 2:
+    if method.mixes_images and config.data.unlabeled_batch_size < 2:
         raise InputError(
             "data.unlabeled_batch_size is 1, but CutMix takes boxes from another image of the same batch; use at least "
             "2, or method.strong.cutmix_probability=0"

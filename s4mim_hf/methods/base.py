@@ -206,6 +206,12 @@ class Method(ABC):
         """Whether batches must hold unlabelled images."""
         return False
 
+    @property
+    def mixes_images(self) -> bool:
+        """Whether CutMix gives unlabelled images boxes of others of their batch."""
+        strong = getattr(self.config, "strong", None)
+        return "strong" in self.views and strong is not None and strong.cutmix_probability > 0
+
     def model_requirements(self) -> ModelRequirements:
         """Return which heads the active terms need."""
         return ModelRequirements()

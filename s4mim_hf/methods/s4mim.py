@@ -81,6 +81,12 @@ class S4MIM(FixMatch):
         """The base's, and the masked view while a term reads it."""
         return (*super().views, "masked") if self.masking_active else super().views
 
+    @property
+    def mixes_images(self) -> bool:
+        """A strong view that is masked is mixed, too, where the consistency is off and sees none."""
+        masks_strong = self.masking_active and self.config.masking.view != "weak"
+        return super().mixes_images or (masks_strong and self.config.strong.cutmix_probability > 0)
+
     def model_requirements(self) -> ModelRequirements:
         """Return which heads the active terms need."""
         return ModelRequirements(
