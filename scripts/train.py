@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from s4mim_hf.command_line import run
+from s4mim_hf.command_line import join_processes, run
 from s4mim_hf.engine.config_loading import load_run_config, recipe_names
 from s4mim_hf.engine.run import CONFIG_FILE, show, train
 
@@ -40,6 +40,7 @@ def main() -> None:
     """Train, and show what came out."""
     arguments = parse_arguments()
     config = load_run_config(recipe_of(arguments), arguments.overrides)
+    join_processes()
     finished = train(config, resume=arguments.resume)
     if finished.trainer.accelerator.is_main_process:
         show(finished, Console())

@@ -186,7 +186,12 @@ def _apply(
 
 
 def draw_cutmix_mask(
-    batch_size: int, height: int, width: int, config: StrongViewConfig, generator: torch.Generator
+    batch_size: int,
+    height: int,
+    width: int,
+    config: StrongViewConfig,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Draw one box per image, or none, with the configuration's probability.
 
@@ -199,9 +204,10 @@ def draw_cutmix_mask(
         width: W, in pixels.
         config: the `cutmix_*` fields are read.
         generator: a CPU generator; five numbers per image are drawn whatever the configuration.
+        device: where the mask is put together, from rows and columns: a copy of all its pixels would be waited for.
 
     Returns:
-        bool (B, 1, H, W) on the CPU, True where the partner's pixels go.
+        bool (B, 1, H, W) on `device`, True where the partner's pixels go.
     """
     coin, area_draw, aspect_draw, top_draw, left_draw = torch.rand(
         5, batch_size, generator=generator, dtype=torch.float64
@@ -214,9 +220,10 @@ def draw_cutmix_mask(
     box_width = box_width.round().clamp(min=1)
     top = (top_draw * (height - box_height + 1)).floor()
     left = (left_draw * (width - box_width + 1)).floor()
-    inside_rows = _inside(height, top, box_height)[:, None, :, None]
-    inside_columns = _inside(width, left, box_width)[:, None, None, :]
-    return inside_rows & inside_columns & (coin < config.cutmix_probability)[:, None, None, None]
+    inside_rows = _inside(height, top, box_height) & (coin < config.cutmix_probability)[:, None]
+    inside_columns = _inside(width, left, box_width)
+    rows, columns = (sides.to(device, non_blocking=True) for sides in (inside_rows, inside_columns))
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def _between(bounds: tuple[float, float], draw: torch.Tensor) -> torch.Tensor:

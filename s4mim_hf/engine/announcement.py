@@ -43,6 +43,13 @@ def announce(config: RunConfig, data: PreparedData, pool: ShardPool | None, meth
             f"mixed_precision={config.mixed_precision}: set mixed_precision={launched} after the script's name",
             highlight=False,
         )
+    launched = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if launched not in ("1", str(config.optim.gradient_accumulation_steps)):
+        console.print(
+            f"warning: the launcher asks for {launched} gradient accumulation steps, which a run does not read: set "
+            f"optim.gradient_accumulation_steps={launched} after the script's name",
+            highlight=False,
+        )
     if config.model.backbone is None and not config.data.path.startswith("synthetic"):
         text = (
             "The backbone starts from RANDOM weights. With few labels this costs most of the accuracy. "

@@ -5,6 +5,7 @@ Everything that can be wrong with the input is found here, before the run's fold
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 
 from s4mim_hf.data.loaders import Batch
 from s4mim_hf.data.prepared import PreparedData
@@ -42,6 +44,14 @@ from s4mim_hf.evaluation.evaluator import Evaluator
 from s4mim_hf.hub.export import ModelExporter
 from s4mim_hf.methods import Method, Task, build_method
 from s4mim_hf.modeling import S4MIMForSemiSupervisedSegmentation, S4MIMImageProcessor
+
+# What `accelerate launch` sets, or a default configuration of accelerate's, for trainings that cut a model into pieces.
+SHARDED_LAUNCHES = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
+}
 
 
 class Network(NamedTuple):
@@ -81,7 +91,17 @@ class Run:
 
 
 def build_accelerator(config: RunConfig, output_dir: Path) -> Accelerator:
-    """Return the accelerator of a run: its precision, its accumulation, its tracker."""
+    """Return the accelerator of a run: its precision, its accumulation, its tracker.
+
+    Raises:
+        InputError: a precision that needs a GPU where there is none, or a launch that cuts the model into pieces.
+    """
+    for variable, name in SHARDED_LAUNCHES.items():
+        if os.environ.get(variable, "").lower() == "true":
+            raise InputError(
+                f"the launcher asks for {name}, which does not fit a run: the teacher averages a whole student; "
+                "launch with --multi_gpu, one whole model a GPU, or as a single process"
+            )
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise InputError("mixed_precision is fp16, which needs a GPU, and none is found; use bf16 or no")
     # Set either way: both are the process's, and an earlier run in it may have wanted the other.
@@ -91,7 +111,8 @@ def build_accelerator(config: RunConfig, output_dir: Path) -> Accelerator:
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.optim.gradient_accumulation_steps,
+        # As a plugin: a plain number would give way to the launcher's, and the run would end early.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.optim.gradient_accumulation_steps),
         log_with=None if config.log.tracker == "none" else config.log.tracker,
         project_dir=output_dir,
     )
@@ -115,24 +136,34 @@ def build_method_for(
     )
     method = build_method(config.method, task)
     method.validate(stride, decoder_reach(config.model, stride), config.data.views.crop_size)
-    _check_batch_sizes(config, method)
     return method
 
 
-def _check_batch_sizes(config: RunConfig, method: Method) -> None:
-    """Refuse batches of which BatchNorm cannot take statistics: DeepLabV3+ pools an image to a single value."""
+def check_batch_sizes(config: RunConfig, method: Method, processes: int) -> None:
+    """Refuse batches of which BatchNorm cannot take statistics: DeepLabV3+ pools an image to a single value.
+
+    Args:
+        config: the run's; its batch sizes are of one process.
+        method: says which images it needs.
+        processes: how many there are; with `model.sync_batch_norm` their statistics are common.
+
+    Raises:
+        InputError: naming the batch size.
+    """
+    _check_partners(config, method)
     sizes = {"data.labeled_batch_size": config.data.labeled_batch_size}
     if method.needs_unlabeled:
         sizes["data.unlabeled_batch_size"] = config.data.unlabeled_batch_size
     together = config.method.normalization.statistics == "together" and len(sizes) > 1
-    if together or config.model.decode_head == "dpt":
-        _check_partners(config, method)
+    shared = config.model.sync_batch_norm and processes > 1
+    if together or shared or config.model.decode_head == "dpt":
         return
     for key, size in sizes.items():
         if size < 2:
+            advice = "2" if processes == 1 else "2 a process, or model.sync_batch_norm=true"
             raise InputError(
                 f"{key} is {size}, but normalisation statistics of one image are not defined in the head; use at least "
-                "2, or where there are several views method.normalization.statistics=together"
+                f"{advice}, or where there are several views method.normalization.statistics=together"
             )
 
 
@@ -177,6 +208,7 @@ def build_run(config: RunConfig, accelerator: Accelerator, output_dir: Path, dat
     """
     data = load_data(config.data) if data is None else data
     model, method, statistics = build_network(config, data)
+    check_batch_sizes(config, method, accelerator.num_processes)
     pool = open_unlabeled(config, data, method)
     batch_size = effective_batch_size(config, accelerator.num_processes)
     optimizer = build_optimizer(model, config.optim, batch_size)

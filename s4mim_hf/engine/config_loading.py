@@ -88,6 +88,20 @@ def save_run_config(config: RunConfig, path: Path) -> None:
         raise
 
 
+def saved_settings(path: Path) -> dict[str, Any]:
+    """Return what `save_run_config` wrote, as `to_dict` gives it, without the keys that it lacks.
+
+    A file of an older version has not all keys. What the run did there is not what today's default says, so that
+    `differences` names such a key.
+
+    Raises:
+        InputError: the file cannot be read, or `load_run_config` does not take it.
+    """
+    # Numbers may be written otherwise than they are meant (1 for 1.0).
+    settings = to_dict(load_run_config(path))
+    return _those_in(settings, parse_yaml(read_text(path), str(path)))
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return `config` as nested dicts, lists and plain values, ready for YAML and JSON."""
     return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
@@ -107,6 +121,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
+
+
+def _those_in(tree: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of nested `tree` whose keys are in `written` as well."""
+    return {
+        key: _those_in(value, written[key])
+        if isinstance(value, Mapping) and isinstance(written[key], Mapping)
+        else value
+        for key, value in tree.items()
+        if key in written
+    }
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,13 +10,17 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from s4mim_hf.engine.checkpoint import prune_checkpoints, save_checkpoint
 from s4mim_hf.engine.idle_terms import IdleTerms
+from s4mim_hf.engine.teacher import take_from_first_process
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.evaluator import EvaluationResult, Evaluator
 from s4mim_hf.hub.export import ModelExporter
@@ -46,6 +50,12 @@ class Hook:
 
     def after_training(self, trainer: Trainer) -> None:
         """Run once, after the last step."""
+
+
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Say whether no floating-point tensor holds a NaN or an infinity; waits for the device once."""
+    largest = [tensor.detach().abs().max().float() for tensor in tensors if tensor.is_floating_point()]
+    return not largest or bool(torch.stack(largest).isfinite().all())
 
 
 def is_due(trainer: Trainer, interval: int | None) -> bool:
@@ -225,7 +235,13 @@ class EvaluationHook(Hook):
 
     def _measure(self, evaluator: Evaluator, trainer: Trainer) -> tuple[EvaluationResult, EvaluationResult | None]:
         teacher = evaluator.evaluate(trainer.teacher.model)
-        return teacher, evaluator.evaluate(trainer.unwrapped_student.segmenter) if self.evaluate_student else None
+        if not self.evaluate_student:
+            return teacher, None
+        student = trainer.unwrapped_student.segmenter
+        # After a step each process has running statistics of its own batches; the wrapper takes the first one's at the
+        # beginning of the next. Each process scores a part of the split, and all parts are of one network.
+        take_from_first_process([buffer for buffer in student.buffers() if buffer.is_floating_point()])
+        return teacher, evaluator.evaluate(student)
 
     def after_training(self, trainer: Trainer) -> None:
         """Export the last teacher where there was no validation split, or none of it could be counted."""
@@ -268,6 +284,13 @@ class CheckpointHook(Hook):
         """Save when it is time."""
         if not is_due(trainer, self.interval):
             return
+        # The logged loss was finite before the step; a checkpoint of what is broken would replace the last good one.
+        if not is_finite(trainer.teacher.state().values()):
+            raise InputError(
+                f"weights are no longer finite at step {trainer.step}: training has diverged; lower "
+                f"optim.learning_rate (now {trainer.config.optim.learning_rate}), set optim.max_grad_norm, or use "
+                "mixed_precision=no; the checkpoint before this step, if there is one, is kept"
+            )
         extra = {
             "best": self.evaluation.best,
             "split_hash": self.split_hash,

@@ -11,14 +11,17 @@ import torch
 
 from s4mim_hf.data.prepared import decode_image, decode_label
 from s4mim_hf.engine.hooks import Hook, MetricsFile, is_due
-from s4mim_hf.engine.reconstruction import Reconstructor, pick_rows, to_pixel_values
+from s4mim_hf.engine.reconstruction import Reconstructor, cut_to_window, pick_rows, to_pixel_values
 from s4mim_hf.engine.trainer import Trainer
+from s4mim_hf.evaluation.inference import predict_logits
 from s4mim_hf.methods import S4MIMMethodConfig
 from s4mim_hf.visualization import PanelRow, draw_curves, draw_panels
 
 
 class PanelHook(Hook):
     """Draws panels/step_N.png: image, truth, prediction and, with a decoder, its class map, masked image and x̂.
+
+    Predictions are by the protocol of the run's evaluation; where that has windows the panel shows the image's centre.
 
     Args:
         data: the validation split, from which `count` images are taken at even distances.
@@ -86,12 +89,13 @@ class PanelHook(Hook):
     def _panel_row(
         self, trainer: Trainer, reconstructor: Reconstructor | None, row: dict[str, dict[str, bytes]], number: int
     ) -> PanelRow:
-        image = decode_image(row["image"]["bytes"])
+        inference = trainer.config.evaluation.inference
+        image = cut_to_window(decode_image(row["image"]["bytes"]), inference)
         pixel_values = to_pixel_values(image, self._image_mean, self._image_std).to(trainer.accelerator.device)
-        prediction = trainer.teacher.model(pixel_values).logits.argmax(dim=1)
+        prediction = predict_logits(trainer.teacher.model, pixel_values, inference).argmax(dim=1)
         panel_row = PanelRow(
             image=image,
-            truth=decode_label(row["label"]["bytes"]),
+            truth=cut_to_window(decode_label(row["label"]["bytes"]), inference),
             prediction=prediction[0].cpu().numpy().astype(np.uint8),
         )
         if reconstructor is None:

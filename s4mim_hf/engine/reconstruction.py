@@ -6,7 +6,7 @@ H, W: pixels of one image; h, w: positions of z. Pictures are uint8 (H, W, 3) RG
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import datasets
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from s4mim_hf.data.strong_views import normalize
+from s4mim_hf.evaluation.inference import InferenceConfig, center_box
 from s4mim_hf.losses import patch_statistics
 from s4mim_hf.masking import downsample_class_map, downsample_mask, expand_grid
 from s4mim_hf.methods import S4MIMMethodConfig
@@ -31,6 +32,18 @@ def pick_rows(data: datasets.Dataset, count: int) -> list[dict[str, Any]]:
     """Return `count` rows of a split (all where it has fewer), the first, the last, and at even distances between."""
     picked = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
     return [data[int(index)] for index in picked]
+
+
+def cut_to_window(picture: np.ndarray, inference: InferenceConfig) -> np.ndarray:
+    """Return what is shown of a picture or a label (H, W, ...): the centre, where a protocol has windows.
+
+    An image that is evaluated in windows may be too large for the networks to see at once.
+    """
+    if inference.protocol == "whole":
+        return picture
+    height, width = picture.shape[:2]
+    rows, columns = center_box(height, width, replace(inference, protocol="center_crop"))
+    return picture[rows, columns]
 
 
 def to_pixel_values(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from s4mim_hf.engine.build import Run, build_accelerator, build_run
 from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint, read_trainer_state
-from s4mim_hf.engine.config_loading import load_run_config, save_run_config, to_dict
+from s4mim_hf.engine.config_loading import save_run_config, saved_settings, to_dict
 from s4mim_hf.engine.results import RESULTS_FILE, peak_memory, source_commit, write_results
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.inference import InferenceConfig
 from s4mim_hf.evaluation.protocol_options import options_of
+from s4mim_hf.hub.card_facts import read_facts
 
 CONFIG_FILE = "run_config.yaml"
 RUNS = Path("runs")
@@ -42,15 +45,20 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     disable_progress_bar()
     output_dir = _resumed_folder(config) if resume else _new_folder(config)
     accelerator = build_accelerator(config, output_dir)
-    # Every process may see another newest folder once the first one has made it.
+    made: list[Path] = []
+    if accelerator.is_main_process and not resume:
+        output_dir, made = _make_folder(config, output_dir)
     output_dir = Path(broadcast_object_list([str(output_dir)])[0])
-    run = build_run(config, accelerator, output_dir)
+    accelerator.project_configuration = ProjectConfiguration(str(output_dir))
+    try:
+        run = build_run(config, accelerator, output_dir)
+    except BaseException:
+        _remove_empty(made)
+        raise
     if resume:
         _restore(run)
     elif accelerator.is_main_process:
-        _make_folder(output_dir)
-        # Without its own folder's name, so that the file alone reruns it, into the next free folder.
-        save_run_config(dataclasses.replace(config, output_dir=None), output_dir / CONFIG_FILE)
+        _save_config(config, output_dir)
     accelerator.wait_for_everyone()
     if config.log.tracker != "none":
         accelerator.init_trackers("tensorboard")
@@ -64,11 +72,41 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     return run
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output_dir={folder} cannot be made: {error.strerror}; name another folder") from None
+def _make_folder(config: RunConfig, folder: Path) -> tuple[Path, list[Path]]:
+    """Make the run's folder, or the next free one where another run has just made it.
+
+    Before the data and the model are built, which takes a while: a second run must find it taken.
+
+    Returns:
+        the folder, and all folders that were made for it, the innermost first.
+    """
+    while True:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=config.output_dir is not None)
+        except OSError as error:
+            if not isinstance(error, FileExistsError) or config.output_dir is not None:
+                raise InputError(f"output_dir={folder} cannot be made: {error.strerror}; name another folder") from None
+            folder = _new_folder(config)
+        else:
+            return folder, missing
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _save_config(config: RunConfig, folder: Path) -> None:
+    """Write run_config.yaml, without the folder's own name, so that the file alone reruns it, into the next free one.
+
+    Raises:
+        InputError: another run was started into the same folder, and was faster.
+    """
+    if (folder / CONFIG_FILE).exists():
+        raise InputError(f"output_dir={folder} is another run's by now; give each run its own folder")
+    save_run_config(dataclasses.replace(config, output_dir=None), folder / CONFIG_FILE)
 
 
 def _new_folder(config: RunConfig) -> Path:
@@ -102,8 +140,7 @@ def _resumed_folder(config: RunConfig) -> Path:
         raise InputError(
             f"output_dir={folder} has no checkpoint yet, so nothing can be resumed; start anew in another folder"
         )
-    saved = load_run_config(folder / CONFIG_FILE, [])
-    check_same_configuration(to_dict(saved), to_dict(config), source=str(folder))
+    check_same_configuration(saved_settings(folder / CONFIG_FILE), to_dict(config), source=str(folder))
     done = read_trainer_state(checkpoint)["step"]
     if done >= config.optim.max_steps and (folder / RESULTS_FILE).is_file():
         raise InputError(
@@ -132,7 +169,11 @@ def _restore(run: Run) -> None:
     state = load_checkpoint(path, accelerator=run.trainer.accelerator, teacher=run.trainer.teacher)
     run.trainer.step = state["step"]
     run.trainer.clock.seconds = state["train_seconds"]
-    run.evaluation.best = state["best"]
+    exported = (read_facts(run.evaluation.exporter.folder) or {}).get("results") or {}
+    if exported.get("step", 0) <= state["step"]:
+        run.evaluation.best = state["best"]
+    # Else what was the best at the checkpoint is gone: model/ is of a later step, which is run again and may come out
+    # otherwise. The next evaluation replaces it.
 
 
 def show(run: Run, console: Console) -> None:

@@ -72,7 +72,7 @@ class Teacher:
         averaged = {name for name, buffer in ours.items() if self.buffers == "average" and buffer.is_floating_point()}
         _move(_only(ours, averaged), _only(theirs, averaged), weight)
         _move(_only(ours, ours.keys() - averaged), _only(theirs, theirs.keys() - averaged), 1.0)
-        _take_from_first_process([buffer for buffer in ours.values() if buffer.is_floating_point()])
+        take_from_first_process([buffer for buffer in ours.values() if buffer.is_floating_point()])
 
     def state(self) -> dict[str, Tensor]:
         """Return the averaged weights and buffers by name; the tensors are the teacher's own, not copies."""
@@ -120,7 +120,8 @@ def _move(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], weight: 
         torch._foreach_lerp_(ours, theirs, weight)
 
 
-def _take_from_first_process(buffers: list[Tensor]) -> None:
+@torch.no_grad()
+def take_from_first_process(buffers: list[Tensor]) -> None:
     """Replace `buffers` by those of process 0, in one broadcast; nothing to do in a single process."""
     distributed = torch.distributed
     if not buffers or not distributed.is_available() or not distributed.is_initialized():

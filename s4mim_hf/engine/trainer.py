@@ -1,6 +1,7 @@
 """The training loop: one step, the same for every method, and hooks around it.
 
-The step never waits for the device: losses stay tensors until a hook reads them every `log.interval` steps.
+The step's own code never waits for the device: losses stay tensors until a hook reads them every `log.interval` steps.
+Two of torch's parts do: SyncBatchNorm under several processes, and the loss scaler of `mixed_precision=fp16`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import datasets
 from rich.console import Console
 
 from s4mim_hf.data.prepared import PreparedData, load_prepared
-from s4mim_hf.engine.build import build_method_for
+from s4mim_hf.engine.build import build_method_for, check_batch_sizes
 from s4mim_hf.engine.build_data import check_unlabeled
 from s4mim_hf.engine.build_model import check_crop, planned_strides
 from s4mim_hf.errors import InputError
@@ -99,6 +99,7 @@ def _check_methods(plan: AblationPlan) -> None:
         # No check depends on the statistics' and the channels' values.
         method = build_method_for(cell.config, data, ((0.5,) * 3, (0.5,) * 3), stride, (1, 1))
         check_unlabeled(cell.config, data, method)
+        check_batch_sizes(cell.config, method, processes=1)
 
 
 def _run(plan: AblationPlan, options: AblationOptions, console: Console) -> list[Failure]:

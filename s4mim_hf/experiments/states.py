@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s4mim_hf.engine.checkpoint import differences_that_count, latest_checkpoint, read_trainer_state
-from s4mim_hf.engine.config_loading import load_run_config, to_dict
+from s4mim_hf.engine.config_loading import saved_settings, to_dict
 from s4mim_hf.engine.results import RESULTS_FILE
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.cells import Cell
@@ -61,7 +61,7 @@ def mismatch(cell: Cell) -> str | None:
 
     Data may have moved, or be spelt otherwise: what counts is its split hash.
     """
-    differing = differences_that_count(to_dict(load_run_config(cell.config_file)), to_dict(cell.config))
+    differing = differences_that_count(saved_settings(cell.config_file), to_dict(cell.config))
     if differing:
         return f"of another configuration ({'; '.join(differing)})"
     checkpoint = latest_checkpoint(cell.folder)

@@ -146,8 +146,11 @@ class FixMatch(Supervised):
             views.add("strong", torch.cat([view.images for view in strong]))
         if self.features_active:
             draws, dropout = context.generator("feature-noise"), self.config.feature_dropout
-            channels = self.task.feature_channels
-            views.perturb("weak", *(draw_channel_factors(len(unlabeled), count, dropout, draws) for count in channels))
+            factors = [
+                draw_channel_factors(len(unlabeled), count, dropout, draws) for count in self.task.feature_channels
+            ]
+            # Here, since the distributed wrapper would wait for what it has to move.
+            views.perturb("weak", *(factor.to(context.device, non_blocking=True) for factor in factors))
 
     def base_terms(
         self,

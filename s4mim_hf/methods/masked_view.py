@@ -26,16 +26,16 @@ class MaskedView(NamedTuple):
     Args:
         images: x, float, (B_m, 3, H, W), unmasked and normalised: labelled rows first, where those are masked too.
         patch_mask: M, bool, (B_m, 1, H, W).
-        feature_mask: M↓, bool, (B_m, 1, h, w).
         class_map: s, int64, (B_m, H, W).
+        feature_mask: M↓, bool, (B_m, 1, h, w); None, like s↓, where no term reads features.
         position_classes: s↓, int64, (B_m, h, w).
     """
 
     images: Tensor
     patch_mask: Tensor
-    feature_mask: Tensor
     class_map: Tensor
-    position_classes: Tensor
+    feature_mask: Tensor | None = None
+    position_classes: Tensor | None = None
 
 
 class SemanticTargets(NamedTuple):

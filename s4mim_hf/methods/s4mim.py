@@ -55,9 +55,14 @@ class S4MIM(FixMatch):
         return self.config.semantic.weight > 0
 
     @property
+    def features_read(self) -> bool:
+        """Whether any term reads features of the masked view."""
+        return self.reconstruction_active or self.aggregation_active
+
+    @property
     def masking_active(self) -> bool:
         """Whether any term reads the masked view."""
-        return self.reconstruction_active or self.aggregation_active or self.semantic_active
+        return self.features_read or self.semantic_active
 
     @property
     def labels_by_teacher(self) -> bool:
@@ -69,7 +74,7 @@ class S4MIM(FixMatch):
     def class_maps_read(self) -> bool:
         """Whether anything depends on the classes of masked images (L_sem has labels of its own)."""
         balanced = self.masking_active and self.config.masking.strategy == "class_balanced"
-        return self.reconstruction_active or self.aggregation_active or balanced
+        return self.features_read or balanced
 
     @property
     def needs_unlabeled(self) -> bool:
@@ -92,7 +97,7 @@ class S4MIM(FixMatch):
         return ModelRequirements(
             mask_token=self.masking_active,
             mim_decoder=self.reconstruction_active,
-            mim_features=self.reconstruction_active or self.aggregation_active,
+            mim_features=self.features_read,
         )
 
     def warnings(self, mim_projection_channels: int | None) -> list[str]:
@@ -207,11 +212,13 @@ class S4MIM(FixMatch):
         if masking.images == "labeled_and_unlabeled":
             images, class_map = torch.cat([labeled, images]), torch.cat([labels, class_map])
         patch_mask = draw_patch_mask(masking, class_map, self.task.num_labels, ignore_index, context.generator("masks"))
+        if not self.features_read:
+            return MaskedView(images, patch_mask, class_map)
         stride = self.task.feature_stride
         position_classes = downsample_class_map(
             class_map, stride, self.task.num_labels, ignore_index, self.config.class_map_downsampling
         )
-        return MaskedView(images, patch_mask, downsample_mask(patch_mask, stride), class_map, position_classes)
+        return MaskedView(images, patch_mask, class_map, downsample_mask(patch_mask, stride), position_classes)
 
     @torch.no_grad()
     def semantic_targets(self, labels: Tensor, pseudo: PseudoLabels, patch_mask: Tensor) -> SemanticTargets:
@@ -272,6 +279,7 @@ class S4MIM(FixMatch):
         Positions (B_m, h, w) that a class-wise decoder does not reconstruct are left out, for basic MIM as well, whose
         loss is over the same pixels; None: all known ones are.
         """
+        assert masked.position_classes is not None
         height, width = masked.class_map.shape[-2:]
         seen_by_decoder = expand_grid(masked.position_classes, self.task.feature_stride, height, width)
         known = masked.class_map != self.task.ignore_index
@@ -286,6 +294,8 @@ class S4MIM(FixMatch):
 
     def aggregation_value(self, features: Tensor, masked: MaskedView) -> tuple[Tensor, dict[str, Tensor]]:
         """Return L_agg of z (B_m, C, h, w), and its diagnostics."""
+        assert masked.position_classes is not None
+        assert masked.feature_mask is not None
         config = self.config.aggregation
         return aggregation_loss(
             features,

@@ -83,8 +83,8 @@ def make_strong_view(weak: Tensor, config: StrongViewConfig, context: StepContex
     batch_size, _, height, width = weak.shape
     suffix = "" if number == 0 else f"-{number}"
     parameters = draw_strong_parameters(batch_size, config, context.generator(f"strong{suffix}"))
-    box = draw_cutmix_mask(batch_size, height, width, config, context.generator(f"cutmix{suffix}"))
-    box = box.to(context.device, non_blocking=True)
+    draws = context.generator(f"cutmix{suffix}")
+    box = draw_cutmix_mask(batch_size, height, width, config, draws, context.device)
     return StrongView(cutmix(strong_view(weak.float() / 255, parameters), box), box)
 
 

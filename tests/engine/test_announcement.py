@@ -84,6 +84,16 @@ def test_the_launcher_s_precision_is_not_silently_ignored(said: Announcement, mo
     assert "mixed precision" not in said("mixed_precision=bf16")
 
 
+def test_the_launcher_s_accumulation_is_not_silently_ignored(
+    said: Announcement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    assert "accumulation" not in said("optim.gradient_accumulation_steps=2")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert "asks for 4 gradient accumulation steps, which a run does not read" in said()
+    assert "accumulation" not in said("optim.gradient_accumulation_steps=4")
+
+
 def test_what_a_method_warns_of_is_said(said: Announcement) -> None:
     alone = ["method.reconstruction.weight=0", "model.mim_projection_channels=16"]
     assert "warning: model.mim_projection_channels is set while only the aggregation term" in said(*alone)

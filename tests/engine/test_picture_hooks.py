@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from s4mim_hf.engine.build import build_accelerator, build_run
 from s4mim_hf.engine.run import train
 from s4mim_hf.engine.run_config import RunConfig
 
@@ -29,3 +30,25 @@ def test_a_panel_has_the_columns_of_its_run(
     train(tiny_config(*short, *overrides))
     with Image.open(tmp_path / "run" / "panels" / "step_1.png") as picture:
         assert (picture.width - 6) / 326 == columns
+
+
+@pytest.mark.parametrize(("protocol", "side"), [("whole", 64), ("sliding_window", 48), ("center_crop", 48)])
+def test_a_panel_shows_the_networks_no_more_at_once_than_the_evaluation(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path, protocol: str, side: int
+) -> None:
+    config = tiny_config(
+        *["optim.max_steps=1", "optim.warmup_steps=0", "log.tracker=none", "panels.count=1"],
+        f"evaluation.inference.protocol={protocol}",
+        "evaluation.inference.window=48",
+        output="windows",
+    )
+    folder = tmp_path / "windows"
+    folder.mkdir()
+    run = build_run(config, build_accelerator(config, folder), folder)
+    seen: list[int] = []
+    for network in (run.trainer.teacher.model, run.trainer.unwrapped_student):
+        network.register_forward_pre_hook(lambda module, inputs: seen.append(max(inputs[0].shape[-2:])))
+    run.trainer.train(run.batches())
+    # Crops of training have 48 pixels, and validation images 64.
+    assert max(seen) == side
+    assert (folder / "panels" / "step_1.png").is_file()

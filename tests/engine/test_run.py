@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from s4mim_hf import S4MIMForSemanticSegmentation
 from s4mim_hf.data.options import PrepareOptions
 from s4mim_hf.data.prepare import prepare as prepare_source
 from s4mim_hf.data.prepared import decode_image, decode_label, load_prepared
-from s4mim_hf.engine.build import build_accelerator, build_run
+from s4mim_hf.engine import run as run_module
+from s4mim_hf.engine.build import Run, build_accelerator, build_run, check_batch_sizes
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.hooks import Hook
 from s4mim_hf.engine.optim import PolynomialSchedule
@@ -29,6 +31,7 @@ from s4mim_hf.engine.run import train
 from s4mim_hf.engine.run_config import RunConfig
 from s4mim_hf.engine.trainer import Trainer
 from s4mim_hf.errors import InputError
+from s4mim_hf.methods import Task, build_method
 
 ConfigMaker = Callable[..., RunConfig]
 
@@ -107,6 +110,26 @@ def test_the_same_seed_repeats_a_run_and_its_config_file_reruns_it(
     assert losses_of(tmp_path / "first")[0] != losses_of(tmp_path / "other")[0]
 
 
+def test_the_launcher_does_not_change_how_many_batches_are_accumulated(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_config(output="plain"))
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    run = train(tiny_config(output="launched"))
+    assert run.trainer.step == 4
+    assert losses_of(tmp_path / "launched") == losses_of(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launch_that_cuts_the_model_into_pieces_is_refused(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(InputError, match=f"(?i)asks for {name}, which does not fit"):
+        train(tiny_config())
+    assert not (tmp_path / "run").exists()
+
+
 class StopAt(Hook):
     """Interrupts a run right after a step, as a kill would."""
 
@@ -118,19 +141,22 @@ class StopAt(Hook):
             raise KeyboardInterrupt
 
 
-def interrupt(config: RunConfig, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train until `step`, whose checkpoint (interval 2) may be older."""
-    from s4mim_hf.engine import run as run_module
-
+def change_builds(change: Callable[[Run], None], patched: pytest.MonkeyPatch) -> None:
+    """Let `train` change each run that it has built."""
     build = run_module.build_run
 
-    def build_and_stop(*arguments: Any) -> Any:
+    def build_and_change(*arguments: Any) -> Run:
         made = build(*arguments)
-        made.trainer.hooks.append(StopAt(step))
+        change(made)
         return made
 
+    patched.setattr(run_module, "build_run", build_and_change)
+
+
+def interrupt(config: RunConfig, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until `step`, whose checkpoint (interval 2) may be older."""
     with monkeypatch.context() as patched:
-        patched.setattr(run_module, "build_run", build_and_stop)
+        change_builds(lambda run: run.trainer.hooks.append(StopAt(step)), patched)
         with pytest.raises(KeyboardInterrupt):
             train(config)
 
@@ -185,6 +211,82 @@ def test_resuming_refuses_another_configuration_a_finished_run_and_no_run(
     train(config, resume=True)
     with pytest.raises(InputError, match="complete"):
         train(config, resume=True)
+
+
+def test_resuming_refuses_a_run_of_older_code_that_lacks_a_setting(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(tiny_config(), 3, monkeypatch)
+    path = tmp_path / "run" / "run_config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("    labels_from: consistency\n", ""))
+    assert path.read_text() != text
+    with pytest.raises(
+        InputError, match=r"another configuration.*method\.semantic\.labels_from: \(not set\) -> 'consistency'"
+    ):
+        train(tiny_config(), resume=True)
+
+
+def test_a_model_later_than_the_checkpoint_is_replaced_by_the_next_evaluation_s(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU, where the steps behind a checkpoint do not repeat to the last bit.
+    config = tiny_config()
+    interrupt(config, 3, monkeypatch)
+    state = tmp_path / "run" / "checkpoints" / "step_2" / "trainer_state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "best": {"step": 2, "mean_iou": 2.0}}))
+    card = tmp_path / "run" / "model" / "card.json"
+    facts = json.loads(card.read_text())
+    card.write_text(json.dumps({**facts, "results": {**facts["results"], "step": 3}}))
+    train(config, resume=True)
+    assert json.loads(card.read_text())["results"]["step"] == 4
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["best_teacher"]["step"] == 4
+
+
+class SpoilAt(Hook):
+    """Spoils the teacher after a step, as an overflow of the optimizer's would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            next(trainer.teacher.model.parameters()).fill_(float("inf"))
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        change_builds(lambda run: run.trainer.hooks.insert(0, SpoilAt(4)), patched)
+        with pytest.raises(InputError, match="weights are no longer finite at step 4: training has diverged"):
+            train(tiny_config("checkpoint.keep=1"))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "refusal"),
+    [
+        (["data.labeled_batch_size=1"], 1, "use at least 2, or where"),
+        (["data.labeled_batch_size=1"], 2, "use at least 2 a process, or model.sync_batch_norm=true"),
+        (["data.labeled_batch_size=1", "model.sync_batch_norm=true"], 1, "data.labeled_batch_size is 1"),
+        (["data.labeled_batch_size=1", "model.sync_batch_norm=true"], 2, None),
+        (["data.unlabeled_batch_size=1", "model.sync_batch_norm=true"], 2, "CutMix takes boxes"),
+        (
+            ["data.unlabeled_batch_size=1", "model.sync_batch_norm=true", "method.strong.cutmix_probability=0"],
+            2,
+            None,
+        ),
+    ],
+)
+def test_statistics_need_two_images_in_all_processes_that_share_them(
+    tiny_config: ConfigMaker, overrides: list[str], processes: int, refusal: str | None
+) -> None:
+    config = tiny_config(*overrides)
+    task = Task(7, 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), feature_stride=4, feature_channels=(8, 8))
+    method = build_method(config.method, task)
+    with nullcontext() if refusal is None else pytest.raises(InputError, match=refusal):
+        check_batch_sizes(config, method, processes)
 
 
 def test_masks_of_unlabelled_images_change_no_loss_by_a_bit(tiny_config: ConfigMaker, tmp_path: Path) -> None:

@@ -56,6 +56,20 @@ def test_a_run_of_another_configuration_is_refused(tmp_path: Path) -> None:
     assert "name another --output" in message
 
 
+def test_a_run_of_older_code_that_lacks_a_setting_is_another_one(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path)
+    finish(cell, 0.4)
+    text = cell.config_file.read_text()
+    cell.config_file.write_text(text.replace("  strong_views: 1\n", ""))
+    assert cell.config_file.read_text() != text
+    with pytest.raises(InputError, match=r"method\.strong_views: \(not set\) -> 1"):
+        check_cells([cell])
+    # What computes nothing may be younger than the run.
+    cell.config_file.write_text(text.replace("  interval: 10\n", ""))
+    assert cell.config_file.read_text() != text
+    check_cells([cell])
+
+
 def test_data_is_known_by_its_split_hash_wherever_it_lies(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "raw", masked=8)
     options = AblationOptions(rows=["base"], seeds=[0, 1], source=source, labeled=["2"], output=tmp_path / "out")

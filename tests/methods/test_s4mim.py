@@ -125,6 +125,12 @@ def test_masked_view_holds_what_is_known(
     assert (masked.patch_mask.float().mean((1, 2, 3)) - 0.6).abs().max() < 0.5 * 64 / 48**2
 
 
+@pytest.mark.parametrize("term", TERMS)
+def test_only_terms_on_features_make_a_view_at_their_resolution(view: Callable[..., MaskedView], term: str) -> None:
+    masked = view(**{**NO_TERMS, **TERMS[term]})
+    assert (masked.position_classes is None) == (masked.feature_mask is None) == (term == "semantic")
+
+
 def test_masks_can_leave_the_labelled_images_out(view: Callable[..., MaskedView]) -> None:
     both, unlabeled = view(), view(masking=masks(images="unlabeled"))
     assert torch.equal(unlabeled.images, both.images[3:])

@@ -9,8 +9,9 @@ import torch
 
 from s4mim_hf.data.prepared import decode_image
 from s4mim_hf.engine.finished_run import FinishedRun, load_finished_run
-from s4mim_hf.engine.reconstruction import Reconstructor, pick_rows, to_pixel_values
+from s4mim_hf.engine.reconstruction import Reconstructor, cut_to_window, pick_rows, to_pixel_values
 from s4mim_hf.errors import InputError
+from s4mim_hf.evaluation.inference import predict_logits
 from s4mim_hf.methods import S4MIMMethodConfig
 from s4mim_hf.visualization import draw_grid
 
@@ -20,9 +21,9 @@ def draw_reconstructions(
 ) -> None:
     """Write one PNG that shows what basic and class-wise masked image modelling reconstruct of the same masked images.
 
-    A row per validation image; columns: the image, the class map that the class-wise decoder was given (its teacher's
-    prediction), the masked image, and the image with its masked pixels filled in by either run's student. The masks
-    are drawn from the class-wise run's seed.
+    A row per validation image (its centre, where the runs are evaluated in windows); columns: the image, the class map
+    that the class-wise decoder was given (its teacher's prediction), the masked image, and the image with its masked
+    pixels filled in by either run's student. The masks are drawn from the class-wise run's seed.
 
     Args:
         basic_run: folder of a finished run with method.reconstruction.regions=image.
@@ -43,7 +44,7 @@ def draw_reconstructions(
     painters = [_reconstructor(run) for run in (basic, class_wise)]
     rows: list[dict[str, np.ndarray | None]] = []
     for number, row in enumerate(pick_rows(data.validation, count)):
-        image = decode_image(row["image"]["bytes"])
+        image = cut_to_window(decode_image(row["image"]["bytes"]), class_wise.config.evaluation.inference)
         prediction = _prediction(class_wise, image)
         mask = painters[1].patch_mask(prediction, seed, number)
         found = [
@@ -103,5 +104,6 @@ def _reconstructor(run: FinishedRun) -> Reconstructor:
 
 def _prediction(run: FinishedRun, image: np.ndarray) -> torch.Tensor:
     """Return the teacher's classes of a picture, int64 (1, H, W)."""
-    labels: torch.Tensor = run.teacher(to_pixel_values(image, *run.statistics)).logits.argmax(dim=1)
-    return labels
+    pixel_values = to_pixel_values(image, *run.statistics)
+    with torch.no_grad():
+        return predict_logits(run.teacher.model, pixel_values, run.config.evaluation.inference).argmax(dim=1)
