@@ -315,3 +315,14 @@ def test_autocast_changes_no_loss(generator: torch.Generator) -> None:
         lowered = both()
     assert lowered.dtype == torch.float32
     assert torch.equal(lowered, both())
+
+
+def test_half_precision_features_are_aggregated_in_float32(generator: torch.Generator) -> None:
+    z = torch.randn(2, 8, 40, 40, generator=generator).bfloat16()
+    class_map = random_labels(generator, 2, 40, 40)
+    mask = torch.rand(2, 1, 40, 40, generator=generator) < 0.6
+    for distance in ("cosine", "l2"):
+        found, diagnostics = losses.aggregation_loss(z, class_map, mask, K, distance=distance)  # type: ignore[arg-type]
+        exact, _ = losses.aggregation_loss(z.float(), class_map, mask, K, distance=distance)  # type: ignore[arg-type]
+        assert found.dtype == diagnostics["feature_norm"].dtype == torch.float32
+        assert torch.equal(found, exact)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from s4mim_hf.engine import picture_hooks
 from s4mim_hf.engine.build import build_accelerator, build_run
+from s4mim_hf.engine.reconstruction import to_pixel_values
 from s4mim_hf.engine.run import train
 from s4mim_hf.engine.run_config import RunConfig
+from s4mim_hf.visualization import PanelRow, draw_panels
 
 
 @pytest.mark.parametrize(
@@ -52,3 +57,24 @@ def test_a_panel_shows_the_networks_no_more_at_once_than_the_evaluation(
     # Crops of training have 48 pixels, and validation images 64.
     assert max(seen) == side
     assert (folder / "panels" / "step_1.png").is_file()
+
+
+def test_a_panel_shows_the_teacher_s_prediction(
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[PanelRow] = []
+
+    def draw_and_keep(rows: list[PanelRow], *others: Any) -> None:
+        drawn.extend(rows)
+        draw_panels(rows, *others)
+
+    monkeypatch.setattr(picture_hooks, "draw_panels", draw_and_keep)
+    slow = ["teacher.decay=0.999", "teacher.ramp=false", "optim.learning_rate=0.05", "optim.warmup_steps=0"]
+    run = train(tiny_config(*slow, "evaluation.interval=4", "panels.count=1", "log.tracker=none"))
+    trainer, task = run.trainer, run.trainer.method.task
+    pixels = to_pixel_values(drawn[0].image, task.image_mean, task.image_std)
+    with torch.no_grad():
+        networks = (trainer.teacher.model, trainer.unwrapped_student.segmenter.eval())
+        teacher, student = (network(pixels).logits.argmax(1)[0].numpy() for network in networks)
+    assert (drawn[0].prediction == teacher).all()
+    assert (drawn[0].prediction != student).any()

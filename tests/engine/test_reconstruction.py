@@ -114,3 +114,26 @@ def test_masks_follow_the_method_s_strategy() -> None:
 def test_normalised_targets_come_with_a_note() -> None:
     assert "per patch" in reconstructor(target="patch_normalized").note
     assert reconstructor(target="pixels").note == ""
+
+
+@pytest.mark.parametrize("masked_features", ["keep", "token"])
+@pytest.mark.parametrize("regions", ["class", "image"])
+def test_the_decoder_is_asked_as_in_training(student, regions, masked_features) -> None:
+    if masked_features == "token":
+        torch.manual_seed(0)
+        student = S4MIMForSemiSupervisedSegmentation(
+            S4MIMConfig.from_dict({**student.config.to_dict(), "masked_features": "token"})
+        ).eval()
+        torch.nn.init.constant_(student.mim_decoder.feature_token, 2.0)
+    by = reconstructor(regions)
+    found = fill(student, by, classes())
+    mask, pixels = by.patch_mask(classes(), 0, 0), to_pixel_values(picture(), MEAN, STD)
+    hidden = torch.nn.functional.avg_pool2d(mask.float(), 4) == 1  # a patch is whole positions
+    regions_seen = torch.zeros(1, HEIGHT // 4, WIDTH // 4, dtype=torch.int64)
+    if regions == "class":
+        regions_seen += torch.from_numpy(found.class_map[::4, ::4])
+    with torch.no_grad():
+        expected = student(pixels, mask, hidden, regions_seen).reconstruction[0].numpy()
+    shown = (expected.transpose(1, 2, 0) * STD + MEAN).clip(0, 1) * 255
+    place = mask[0, 0].numpy()
+    assert np.abs(found.filled[place].astype(float) - shown[place]).max() <= 0.51

@@ -111,3 +111,22 @@ def test_no_table_is_a_sentence(tmp_path: Path) -> None:
     results = results_of(tmp_path, SCORES)
     with pytest.raises(InputError, match="no table"):
         draw_ablation({**results, "tables": []}, tmp_path / "none.png")
+
+
+def test_a_panel_shows_the_runs_of_its_label_fraction_and_the_ceiling_s(tmp_path: Path) -> None:
+    results = results_of(tmp_path, SCORES)
+    ceiling = "fully_supervised"
+    more = [
+        {**run, "fraction": "1/2", "last": run["last"] + 0.1, "labeled": 128, "unlabeled": 144}
+        for run in results["runs"]
+        if run["row"] != ceiling
+    ]
+    second = {**results["tables"][0], "fraction": "1/2"}
+    both = {**results, "runs": [*results["runs"], *more], "tables": [results["tables"][0], second]}
+    figure = ablation_figure(both)  # type: ignore[arg-type]
+    first, other = (small_marks(axes) for axes in figure.axes)
+    assert (first[0], first[1], first[3]) == (pytest.approx([30, 34]), pytest.approx([60, 62]), pytest.approx([44, 45]))
+    assert (other[0], other[1], other[3]) == (pytest.approx([40, 44]), pytest.approx([60, 62]), pytest.approx([54, 55]))
+    titles = " ".join(text.get_text() for text in figure.texts)
+    assert "16 labelled and 256 unlabelled images" in titles
+    assert "1/2 of the labels: 128 labelled and 144 unlabelled images" in titles

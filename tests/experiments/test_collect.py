@@ -10,6 +10,7 @@ import pytest
 from written_runs import finish, finish_all, planned
 
 from s4mim_hf.experiments.collect import collect
+from s4mim_hf.experiments.plan import AblationOptions, plan_ablation
 from s4mim_hf.experiments.results import AblationResults, RowSummary, write_results
 from s4mim_hf.experiments.runner import Failure
 
@@ -111,3 +112,10 @@ def test_what_limits_the_numbers_is_said(tmp_path: Path) -> None:
         "1 or 2 runs at once shared the machine, and so their times and images per second",
         "the runs are of 2 commits: abc1234, abc1234-dirty",
     ]
+
+
+def test_images_of_a_step_are_those_of_all_its_micro_batches(tmp_path: Path) -> None:
+    twice = ["optim.gradient_accumulation_steps=2", "data.unlabeled_batch_size=3"]
+    plan = plan_ablation(AblationOptions(rows=["base"], seeds=[0], output=tmp_path, overrides=twice))
+    results = collect(plan, "", "demo")
+    assert (results["labeled_batch_size"], results["unlabeled_batch_size"]) == (8, 6)

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -18,9 +19,12 @@ from tiny_runs import TINY
 from s4mim_hf.data.prepared import decode_image, load_prepared
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.finished_run import load_finished_run
+from s4mim_hf.engine.reconstruction import Reconstructor, to_pixel_values
 from s4mim_hf.engine.run import train
 from s4mim_hf.errors import InputError
-from s4mim_hf.experiments.figures import draw_reconstructions
+from s4mim_hf.experiments.figures import draw_reconstructions, reconstructions
+from s4mim_hf.methods import S4MIMMethodConfig
+from s4mim_hf.visualization import draw_grid
 
 SHORT = ["optim.max_steps=1", "optim.warmup_steps=0", "log.tracker=none", "checkpoint.interval=null"]
 RUNS = {
@@ -164,3 +168,27 @@ def test_data_that_has_moved_is_named(runs: dict[str, Path], prepared: Path, tmp
     with pytest.raises(InputError, match="there is no folder gone"):
         load_finished_run(folder)
     assert load_finished_run(folder, str(prepared)).data.path == str(prepared)
+
+
+def test_each_column_is_of_the_run_that_it_names(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, np.ndarray]] = []
+
+    def draw_and_keep(rows: list[dict[str, np.ndarray]], *others: Any, **named: Any) -> None:
+        drawn.extend(rows)
+        draw_grid(rows, *others, **named)
+
+    monkeypatch.setattr(reconstructions, "draw_grid", draw_and_keep)
+    draw_reconstructions(runs["basic"], runs["class_wise"], tmp_path / "pair.png", count=1)
+    teacher = load_finished_run(runs["class_wise"]).teacher
+    for column, name in (("basic", "basic"), ("class-wise", "class_wise")):
+        run = load_finished_run(runs[name])
+        assert isinstance(run.config.method, S4MIMMethodConfig)
+        by = Reconstructor(run.config.method, len(run.data.id2label), run.data.ignore_index, *run.statistics)
+        pixels = to_pixel_values(drawn[0]["image"], *run.statistics)
+        prediction = teacher(pixels).logits.argmax(dim=1)
+        mask = by.patch_mask(prediction, load_finished_run(runs["class_wise"]).config.seed, 0)
+        found = by.reconstruct(run.student, pixels, mask, prediction)
+        np.testing.assert_array_equal(drawn[0][column], found.filled)
+    assert (drawn[0]["basic"] != drawn[0]["class-wise"]).any()

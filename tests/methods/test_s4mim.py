@@ -331,3 +331,36 @@ def test_a_projection_that_only_aggregation_trains_is_warned_of(task: Task) -> N
     assert "can collapse" in alone.warnings(64)[0]
     assert alone.warnings(None) == []
     assert S4MIM(config(), task).warnings(64) == []
+
+
+def test_masked_features_are_what_the_decoder_does_not_see(
+    build_student: StudentBuilder, teacher: torch.nn.Module, batch: Batch, task: Task, context: StepContext
+) -> None:
+    method = S4MIM(config(), task)
+    student = build_student(method, masked_features="token")
+    torch.nn.init.constant_(student.mim_decoder.feature_token, 2.0)  # type: ignore[union-attr, arg-type]
+    masked = masked_view(method, batch, context, teacher)
+    found = method.losses(student, teacher, batch, context).terms["reconstruction"].value
+    hidden = torch.nn.functional.avg_pool2d(masked.patch_mask.float(), 4) == 1  # patches are two positions wide
+    output = student(masked.images, masked.patch_mask, hidden, masked.position_classes)
+    torch.testing.assert_close(found, method.reconstruction_value(output.reconstruction, masked), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("regions", ["class", "image"])
+def test_a_step_counts_only_what_attention_covers(
+    build_student: StudentBuilder,
+    teacher: torch.nn.Module,
+    batch: Batch,
+    task: Task,
+    context: StepContext,
+    regions: str,
+) -> None:
+    method = S4MIM(config(reconstruction=ReconstructionConfig(regions=regions)), task)  # type: ignore[arg-type]
+    student = build_student(method, mim_decoder_type="attention", mim_attention_stride=16, mim_num_heads=2)
+    masked = masked_view(method, batch, context, teacher)
+    found = method.losses(student, teacher, batch, context).terms["reconstruction"].value
+    rows = (masked.patch_mask, masked.feature_mask, masked.position_classes, regions == "image")
+    output = student(masked.images, *rows)
+    covered = method.reconstruction_value(output.reconstruction, masked, output.reconstructed)
+    torch.testing.assert_close(found, covered, atol=1e-5, rtol=1e-4)
+    assert not torch.isclose(found, method.reconstruction_value(output.reconstruction, masked), rtol=1e-3)

@@ -226,3 +226,18 @@ def test_no_layer_mixes_positions():
 def test_a_class_map_of_another_size_is_named():
     with pytest.raises(ValueError, match=r"class_map.*\(3, 5, 5\).*\(3, 7, 9\)"):
         decoder()(torch.randn(3, 6, 7, 9).double(), torch.zeros(3, 5, 5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gradients_are_summed_in_float32(dtype):
+    layer = ClassGatedConvolution(3, 5)
+    maps, given, probe = torch.randint(0, 2, (2, 40, 40)), torch.randn(2, 40, 40, 3), torch.randn(2, 40, 40, 3)
+    gradients = []
+    for kind in (dtype, torch.float32):
+        features = given.to(dtype).to(kind).requires_grad_()
+        layer.zero_grad()
+        run(layer, features, layer.weight, maps).backward(probe.to(dtype).to(kind))
+        gradients.append((features.grad, layer.weight.grad.clone()))
+    (of_features, of_weight), (exact, exact_weight) = gradients
+    torch.testing.assert_close(of_features, exact.to(dtype))
+    torch.testing.assert_close(of_weight, exact_weight, rtol=1e-5, atol=1e-4)

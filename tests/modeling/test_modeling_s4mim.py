@@ -173,6 +173,7 @@ class TestSemiSupervised:
         output = model(torch.randn(4, 3, 64, 64), patch_mask, feature_mask, class_map)
         (output.logits.square().mean() + output.reconstruction.square().mean()).backward()
         dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert {"pixel_token", "mim_decoder.feature_token"} < {name for name, _ in model.named_parameters()}
         assert dead == []
 
     def test_without_a_mask_it_is_the_segmenter(self, make_config):
