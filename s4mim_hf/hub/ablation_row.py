@@ -12,7 +12,7 @@ from s4mim_hf.hub.card_text import table
 
 
 def ablation_row(path: Path, config_hash: str | None) -> str:
-    """Find the run of a configuration in an ablation's results.json, and return its row beside what it compares with.
+    """Find the run of a configuration in an ablation's results.json, and return its row among the others.
 
     Args:
         path: the ablation's `results.json`.
@@ -51,16 +51,14 @@ def _introduction(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 
 def _rows(results: Mapping[str, Any], rows: list[dict[str, Any]], own: str) -> str:
-    """Return the model's row, with those that it is read against: the floor, the reference, the ceiling."""
-    wanted = {own, results["relative_to"], "supervised", "fully_supervised"}
+    """Return all rows, so that none that a reader would compare with is missing, the model's own in bold."""
     reference = results["relative_to"]
     heading = ["row", "mIoU, last", *([f"difference to {reference}"] if reference else []), "runs"]
     lines = []
     for row in rows:
-        if row["row"] in wanted:
-            name = f"**{row['row']}**" if row["row"] == own else row["row"]
-            difference = [_spread(row["difference"], signed=True)] if reference else []
-            lines.append([name, _spread(row["last"]), *difference, str((row["last"] or {"n": 0})["n"])])
+        name = f"**{row['row']}**" if row["row"] == own else row["row"]
+        difference = [_spread(row["difference"], signed=True)] if reference else []
+        lines.append([name, _spread(row["last"]), *difference, str((row["last"] or {"n": 0})["n"])])
     return table(heading, lines)
 
 
