@@ -13,7 +13,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from s4mim_hf.data.prepared import load_prepared
-from s4mim_hf.engine.build import Network, build_accelerator, build_network, build_run
+from s4mim_hf.engine.build import Network, build_accelerator, build_network, build_run, check_batch_sizes
 from s4mim_hf.engine.build_model import planned_strides
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.optim import build_optimizer
@@ -127,11 +127,15 @@ def test_what_does_not_fit_is_one_sentence(tiny_config: ConfigMaker, overrides: 
 
 
 def test_one_image_is_enough_for_a_head_without_batch_statistics(tiny_config: ConfigMaker) -> None:
-    assert build(tiny_config, *DPT, "data.labeled_batch_size=1").model is not None
+    def check(*overrides: str) -> None:
+        config = tiny_config(*overrides)
+        check_batch_sizes(config, build_network(config, load_prepared(config.data.path)).method, processes=1)
+
+    check(*DPT, "data.labeled_batch_size=1")
     with pytest.raises(InputError, match="labeled_batch_size is 1"):
-        build(tiny_config, "data.labeled_batch_size=1")
+        check("data.labeled_batch_size=1")
     with pytest.raises(InputError, match="unlabeled_batch_size is 1, but CutMix takes boxes from another image"):
-        build(tiny_config, *DPT, "data.unlabeled_batch_size=1")
+        check(*DPT, "data.unlabeled_batch_size=1")
 
 
 @pytest.mark.parametrize(
