@@ -211,7 +211,10 @@ def check_same_configuration(
         InputError: naming every key that differs, with the saved and the present value.
     """
     if differing := differences_that_count(saved, now):
+        hint = ""
+        if any(": (not set) -> " in line for line in differing):
+            hint = "; what is not set is newer than the run: write the value that it had into its run_config.yaml"
         raise InputError(
             f"{source} is a checkpoint of another configuration ({'; '.join(differing)}); "
-            "resume with the saved values, or train into another output_dir"
+            f"resume with the saved values, or train into another output_dir{hint}"
         )

@@ -222,7 +222,8 @@ def test_resuming_refuses_a_run_of_older_code_that_lacks_a_setting(
     path.write_text(text.replace("    labels_from: consistency\n", ""))
     assert path.read_text() != text
     with pytest.raises(
-        InputError, match=r"another configuration.*method\.semantic\.labels_from: \(not set\) -> 'consistency'"
+        InputError,
+        match=r"of another configuration.*semantic\.labels_from: \(not set\) -> 'consistency'.*newer than the run",
     ):
         train(tiny_config(), resume=True)
 
