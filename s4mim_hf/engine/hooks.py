@@ -54,7 +54,8 @@ class Hook:
 
 def is_finite(tensors: Iterable[Tensor]) -> bool:
     """Say whether no floating-point tensor holds a NaN or an infinity; waits for the device once."""
-    largest = [tensor.detach().abs().max().float() for tensor in tensors if tensor.is_floating_point()]
+    numbers = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    largest = [tensor.abs().max().float() for tensor in numbers]
     return not largest or bool(torch.stack(largest).isfinite().all())
 
 
