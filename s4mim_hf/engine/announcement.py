@@ -36,20 +36,9 @@ def announce(config: RunConfig, data: PreparedData, pool: ShardPool | None, meth
     console.print(
         f"effective batch size: {batch_size} labelled images a step; learning rate {rate:g}{scaled}", highlight=False
     )
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched not in ("no", config.mixed_precision):
-        console.print(
-            f"warning: the launcher asks for mixed precision {launched}, which a run does not read; it trains with "
-            f"mixed_precision={config.mixed_precision}: set mixed_precision={launched} after the script's name",
-            highlight=False,
-        )
-    launched = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if launched not in ("1", str(config.optim.gradient_accumulation_steps)):
-        console.print(
-            f"warning: the launcher asks for {launched} gradient accumulation steps, which a run does not read: set "
-            f"optim.gradient_accumulation_steps={launched} after the script's name",
-            highlight=False,
-        )
+    _warn_of_launcher(console, "mixed precision", "no", "mixed_precision", config.mixed_precision)
+    accumulation = config.optim.gradient_accumulation_steps
+    _warn_of_launcher(console, "gradient accumulation steps", "1", "optim.gradient_accumulation_steps", accumulation)
     if config.model.backbone is None and not config.data.path.startswith("synthetic"):
         text = (
             "The backbone starts from RANDOM weights. With few labels this costs most of the accuracy. "
@@ -64,3 +53,14 @@ def announce(config: RunConfig, data: PreparedData, pool: ShardPool | None, meth
         )
     for warning in method.warnings(config.model.mim_projection_channels):
         console.print(f"warning: {warning}", highlight=False)
+
+
+def _warn_of_launcher(console: Console, what: str, neutral: str, key: str, value: object) -> None:
+    """Say that a setting of the launcher's, found in its environment variable, is the run's own `key`."""
+    launched = os.environ.get(f"ACCELERATE_{what.upper().replace(' ', '_')}", neutral)
+    if launched not in (neutral, str(value)):
+        console.print(
+            f"warning: the launcher asks for {what} {launched}, which a run does not read; it trains with "
+            f"{key}={value}: set {key}={launched} after the script's name",
+            highlight=False,
+        )

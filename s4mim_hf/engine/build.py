@@ -1,6 +1,6 @@
 """From a run's configuration to a trainer that is ready: data, model, method, optimizer, hooks, in this order.
 
-Everything that can be wrong with the input is found here, before the run's folder is made.
+Everything that can be wrong with the input is found here, before anything is written into the run's folder.
 """
 
 from __future__ import annotations

@@ -90,7 +90,9 @@ def test_the_launcher_s_accumulation_is_not_silently_ignored(
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     assert "accumulation" not in said("optim.gradient_accumulation_steps=2")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    assert "asks for 4 gradient accumulation steps, which a run does not read" in said()
+    text = said()
+    assert "asks for gradient accumulation steps 4, which a run does not read; it trains with" in text
+    assert "optim.gradient_accumulation_steps=1: set optim.gradient_accumulation_steps=4" in text
     assert "accumulation" not in said("optim.gradient_accumulation_steps=4")
 
 

@@ -66,7 +66,7 @@ def test_runs_that_are_started_at_once_take_folders_of_their_own(repository: Pat
     assert all(results_of(tmp_path / "runs" / name)["step"] == 1 for name in ("demo", "demo-2"))
 
 
-def test_two_processes_score_one_student(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_score_one_student(repository: Path, tmp_path: Path) -> None:
     end(start(repository, tmp_path, "optim.max_steps=6", "output_dir=run", processes=2))
     run = load_finished_run(tmp_path / "run")
     evaluator = build_evaluator(run.config, build_accelerator(run.config, tmp_path), run.data, run.statistics)
