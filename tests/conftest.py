@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,11 @@ def hub(server: HubServer) -> Iterator[HubServer]:
     """Return that Hub, empty before and after."""
     yield server
     server.reset()
+
+
+@pytest.fixture
+def device_without_values(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Return a device whose tensors have shapes only: code that fetches a value from an accelerator raises here."""
+    # The one thing of a step that this device does not know; no arithmetic is done, in half precision or otherwise.
+    monkeypatch.setattr(torch, "autocast", lambda *device_type, **settings: nullcontext())
+    return torch.device("meta")

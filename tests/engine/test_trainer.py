@@ -75,6 +75,29 @@ class Follow(Hook):
         self.teacher.update(trainer.unwrapped_student.segmenter, trainer.step - 1)
 
 
+@pytest.mark.parametrize("decoder", ["conv", "attention"])
+def test_a_step_waits_for_no_value_from_the_device(
+    tiny_config: ConfigMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device_without_values: torch.device,
+    decoder: str,
+) -> None:
+    config = tiny_config("optim.max_grad_norm=1", f"model.mim_decoder_type={decoder}", "log.tracker=none")
+    run = bare_run(config, tmp_path)
+    batch = next(iter(run.batches()))
+    device, trainer = device_without_values, run.trainer
+    monkeypatch.setattr(Accelerator, "device", device)
+    trainer.student.to(device)
+    trainer.teacher.model.to(device)
+    for step in range(2):
+        trainer.run_micro_step(batch, 0)
+        trainer.teacher.update(trainer.unwrapped_student.segmenter, step)
+    assert {value.device for value in trainer.means.sums.values()} == {device}
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        trainer.means.read()
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_teacher_moves_once_after_each_optimizer_step(
     tiny_config: ConfigMaker, tmp_path: Path, accumulation: int

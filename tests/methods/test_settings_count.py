@@ -1,6 +1,7 @@
-"""No setting of a method is dead: changing any one of them changes a loss, its weight or the running statistics.
+"""No setting of a method is dead, and none makes a step wait for the device.
 
-What a setting does is tested where it is done; here every field must be listed, so that a new one cannot be forgotten.
+Changing any one of them changes a loss, its weight or the running statistics. What a setting does is tested where it is
+done; here every field must be listed, so that a new one cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from s4mim_hf.methods import METHODS, S4MIMMethodConfig, StepContext, Task, buil
 from s4mim_hf.methods.mean_teacher import MeanTeacherConfig
 
 StudentBuilder = Callable[..., torch.nn.Module]
+Check = Callable[[Any], None]
 
 EVERYTHING = S4MIMMethodConfig(
     threshold=0.25,
@@ -128,17 +130,56 @@ def observe(
     return run
 
 
+@pytest.fixture
+def check_that_nothing_waits(
+    build_student: StudentBuilder,
+    teacher: torch.nn.Module,
+    batch: Batch,
+    task: Task,
+    context: StepContext,
+    device_without_values: torch.device,
+) -> Check:
+    """Return a function that runs one step of a method on a device from which nothing can be fetched."""
+
+    def run(config: Any) -> None:
+        method = build_method(config, task)
+        student = build_student(method).to(device_without_values)
+        teacher.to(device_without_values)
+        where = dataclasses.replace(context, device=device_without_values)
+        losses = method.losses(student, teacher, batch.to(device_without_values), where)
+        losses.total().backward()
+        assert {value.device for value in losses.metrics.values()} <= {device_without_values}
+
+    return run
+
+
 def test_every_setting_is_listed() -> None:
     assert set(ALTERNATIVES) == {key for method in METHODS.values() for key in keys_of(method.config_class())}
 
 
-@pytest.mark.parametrize("key", ALTERNATIVES)
-def test_changing_a_setting_changes_the_step(observe: Callable[[Any], list[float]], key: str) -> None:
+def before_and_after(key: str) -> tuple[Any, Any]:
+    """Return a config in which a setting counts, and the same with another value of it."""
     value, companions = ALTERNATIVES[key]
     config: Any = EVERYTHING
     for other, needed in companions.items():
         config = changed(config, other, needed)
-    assert observe(config) != observe(changed(config, key, value))
+    return config, changed(config, key, value)
+
+
+@pytest.mark.parametrize("key", ALTERNATIVES)
+def test_changing_a_setting_changes_the_step(observe: Callable[[Any], list[float]], key: str) -> None:
+    before, after = before_and_after(key)
+    assert observe(before) != observe(after)
+
+
+@pytest.mark.parametrize("config", [pytest.param(before_and_after(key)[1], id=key) for key in ALTERNATIVES])
+def test_no_setting_makes_a_step_wait_for_the_device(check_that_nothing_waits: Check, config: Any) -> None:
+    check_that_nothing_waits(config)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_makes_a_step_wait_for_the_device(check_that_nothing_waits: Check, name: str) -> None:
+    check_that_nothing_waits(METHODS[name].config_class())
 
 
 def test_without_a_change_the_step_is_the_same(observe: Callable[..., list[float]]) -> None:
