@@ -14,21 +14,23 @@ ALLOWED = {
     "errors": set(),
     "randomness": set(),
     "command_line": LEAVES,
+    "locking": {"errors"},
     "hub_access": {"errors"},
     "hub_uploads": {"errors", "hub_access"},
     "modeling": set(),
     "losses": set(),
     "masking": set(),
-    "data": LEAVES | {"hub_access", "hub_uploads"},
+    "data": LEAVES | {"hub_access", "hub_uploads", "locking"},
     "visualization": LEAVES,
     "methods": LEAVES | {"data", "losses", "masking", "modeling"},
     "evaluation": LEAVES | {"data", "modeling", "visualization"},
-    "prediction": LEAVES | {"data", "modeling", "evaluation", "visualization", "hub_access"},
+    "prediction": LEAVES | {"data", "modeling", "evaluation", "visualization", "hub_access", "locking"},
     "hub": LEAVES | {"data", "modeling", "evaluation", "hub_access", "hub_uploads"},
-    "engine": LEAVES | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization"},
+    "engine": LEAVES
+    | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization", "locking"},
     "demo": LEAVES | {"data", "methods", "modeling", "evaluation", "hub", "visualization", "engine"},
     "experiments": LEAVES
-    | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization", "engine"},
+    | {"data", "losses", "masking", "methods", "modeling", "evaluation", "hub", "visualization", "engine", "locking"},
 }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.inference import InferenceConfig
 from s4mim_hf.evaluation.protocol_options import options_of
 from s4mim_hf.hub.card_facts import read_facts
+from s4mim_hf.locking import LOCK_FILE, only_one
 
 CONFIG_FILE = "run_config.yaml"
 RUNS = Path("runs")
@@ -45,22 +46,25 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     disable_progress_bar()
     output_dir = _resumed_folder(config) if resume else _new_folder(config)
     accelerator = build_accelerator(config, output_dir)
-    made: list[Path] = []
-    if accelerator.is_main_process and not resume:
-        output_dir, made = _make_folder(config, output_dir)
-    output_dir = Path(broadcast_object_list([str(output_dir)])[0])
-    accelerator.project_configuration = ProjectConfiguration(str(output_dir))
-    try:
-        run = build_run(config, accelerator, output_dir)
-    except BaseException:
-        _remove_empty(made)
-        raise
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            output_dir = held.enter_context(_only_run(config, output_dir, resume))
+        output_dir = Path(broadcast_object_list([str(output_dir)])[0])
+        if resume:
+            # Now that no other process writes there.
+            _check_resumable(config, output_dir)
+        accelerator.project_configuration = ProjectConfiguration(str(output_dir))
+        return _train(build_run(config, accelerator, output_dir), resume)
+
+
+def _train(run: Run, resume: bool) -> Run:
+    accelerator = run.trainer.accelerator
     if resume:
         _restore(run)
     elif accelerator.is_main_process:
-        _save_config(config, output_dir)
+        _save_config(run.trainer.config, run.output_dir)
     accelerator.wait_for_everyone()
-    if config.log.tracker != "none":
+    if run.trainer.config.log.tracker != "none":
         accelerator.init_trackers("tensorboard")
     source_commit()
     if accelerator.device.type == "cuda":
@@ -70,6 +74,24 @@ def train(config: RunConfig, *, resume: bool = False) -> Run:
     if accelerator.is_main_process:
         write_results(run)
     return run
+
+
+@contextmanager
+def _only_run(config: RunConfig, folder: Path, resume: bool) -> Iterator[Path]:
+    """Make the run's folder, unless it is resumed, and hold it; a folder in which nothing was written goes again.
+
+    Raises:
+        InputError: the folder cannot be made, or another process is training in it.
+    """
+    folder, made = (folder, []) if resume else _make_folder(config, folder)
+    busy = f"output_dir={folder} is in use: another process is training there; wait for it to end, or stop it"
+    with ExitStack() as held:
+        held.callback(_remove_empty, made)
+        try:
+            held.enter_context(only_one(folder / LOCK_FILE, busy))
+        except OSError as error:
+            raise InputError(f"output_dir={folder} cannot be written to: {error.strerror}") from None
+        yield folder
 
 
 def _make_folder(config: RunConfig, folder: Path) -> tuple[Path, list[Path]]:
@@ -122,7 +144,7 @@ def _new_folder(config: RunConfig) -> Path:
         raise InputError(
             f"output_dir={folder} holds a run that ended before its first checkpoint; delete it, or name another folder"
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise InputError(
             f"output_dir={folder} is not empty; name another folder, or pass --resume to go on with its run"
         )
@@ -135,6 +157,10 @@ def _resumed_folder(config: RunConfig) -> Path:
     folder = Path(config.output_dir)
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"output_dir={folder} holds no run: it has no {CONFIG_FILE}; name the folder of a run")
+    return folder
+
+
+def _check_resumable(config: RunConfig, folder: Path) -> None:
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         raise InputError(
@@ -146,7 +172,6 @@ def _resumed_folder(config: RunConfig) -> Path:
         raise InputError(
             f"the run in {folder} is complete: {done} of {config.optim.max_steps} steps; nothing to resume"
         )
-    return folder
 
 
 def _restore(run: Run) -> None:

@@ -22,7 +22,7 @@ from s4mim_hf.experiments.figures import draw_ablation, draw_reconstructions
 from s4mim_hf.experiments.plan import AblationOptions, AblationPlan, plan_ablation
 from s4mim_hf.experiments.progress import RunsWatcher
 from s4mim_hf.experiments.results import AblationResults, write_results
-from s4mim_hf.experiments.runner import Failure, only_one, run_cells
+from s4mim_hf.experiments.runner import Failure, only_call, run_cells
 from s4mim_hf.experiments.states import check_cells, state_of
 from s4mim_hf.experiments.tables import MARKDOWN_FILE, terminal_tables, write_markdown
 
@@ -48,7 +48,7 @@ def run_ablation(options: AblationOptions, console: Console) -> tuple[list[Failu
     for note in plan.notes:
         _say(console, f"note: {note}")
     check_cells(plan.cells)
-    with only_one(plan.output):
+    with only_call(plan.output):
         plan.source.prepare(
             dict.fromkeys((cell.fraction, cell.seed) for cell in plan.cells),
             say=lambda note: _say(console, f"note: {note}"),

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,8 +19,8 @@ from s4mim_hf.engine.config_loading import save_run_config
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.states import clear, state_of
+from s4mim_hf.locking import LOCK_FILE, only_one
 
-LOCK_FILE = ".lock"
 SECONDS_TO_END = 10.0
 _POLL_SECONDS = 0.1
 
@@ -167,7 +167,7 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def only_one(output: Path) -> Iterator[None]:
+def only_call(output: Path) -> Iterator[None]:
     """Hold the ablation's folder, so that no second call starts the same runs.
 
     Raises:
@@ -176,23 +176,11 @@ def only_one(output: Path) -> Iterator[None]:
     ours = any((output / name).exists() for name in (LOCK_FILE, "runs"))
     if output.is_dir() and any(output.iterdir()) and not ours:
         raise InputError(f"--output {output} holds something that no ablation made; name a new folder")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        file = (output / LOCK_FILE).open("a")
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be written to: {error.strerror}; name another folder") from None
-    with file:
+    busy = f"another call of ablate.py is at work in {output}; wait for it to end, or name another --output"
+    with ExitStack() as held:
         try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another call of ablate.py is at work in {output}; wait for it to end, or name another --output"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+            output.mkdir(parents=True, exist_ok=True)
+            held.enter_context(only_one(output / LOCK_FILE, busy, keep=True))
+        except OSError as error:
+            raise InputError(f"--output {output} cannot be written to: {error.strerror}; name another folder") from None
         yield

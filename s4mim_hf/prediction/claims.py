@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from s4mim_hf.data.prepared_writer.partial import only_one
+from s4mim_hf.data.prepared_writer.partial import only_writer
 from s4mim_hf.errors import InputError
+from s4mim_hf.locking import LOCK_FILE
 from s4mim_hf.prediction.shards import write_json
 
 RECORD = "prediction.json"
@@ -50,7 +51,7 @@ def claimed(folder: Path, output: Path, identity: Mapping[str, Any], more: Mappi
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(only_one(folder / ".lock", output))
+            held.enter_context(only_writer(folder / LOCK_FILE, output))
             _check(folder, identity, more)
             write_json(folder / RECORD, {**more, **identity})
         except OSError as error:

@@ -26,7 +26,7 @@ from s4mim_hf.engine.run import train
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.cells import Cell
 from s4mim_hf.experiments.plan import AblationOptions, plan_ablation
-from s4mim_hf.experiments.runner import Failure, child_environment, failure_of, last_line, only_one, run_cells
+from s4mim_hf.experiments.runner import Failure, child_environment, failure_of, last_line, only_call, run_cells
 from s4mim_hf.experiments.states import state_of
 
 
@@ -150,15 +150,14 @@ def test_how_a_process_ended(tmp_path: Path) -> None:
 
 
 def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     busy = pytest.raises(InputError, match=r"another call of ablate\.py is at work")
-    with only_one(tmp_path / "out"), busy, only_one(tmp_path / "out"):
+    with only_call(tmp_path / "out"), busy, only_call(tmp_path / "out"):
         pass
-    with only_one(tmp_path / "out"):
+    with only_call(tmp_path / "out"):
         pass
     shutil.move(tmp_path / "out" / ".lock", tmp_path / "out" / "thesis.txt")
-    with pytest.raises(InputError, match="holds something that no ablation made"), only_one(tmp_path / "out"):
+    with pytest.raises(InputError, match="holds something that no ablation made"), only_call(tmp_path / "out"):
         pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written to"), only_one(tmp_path / "file"):
+    with pytest.raises(InputError, match="cannot be written to"), only_call(tmp_path / "file"):
         pass

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,19 @@ def test_two_processes_score_one_student(repository: Path, tmp_path: Path) -> No
     results = results_of(tmp_path / "run")
     for name, network in (("last_student", run.student.segmenter), ("last_teacher", run.teacher.model)):
         assert evaluator.evaluate(network).scores.mean_iou == pytest.approx(results[name]["mean_iou"], abs=1e-12), name
+
+
+def test_a_run_that_goes_on_is_not_resumed_a_second_time(repository: Path, tmp_path: Path) -> None:
+    settings = ["checkpoint.interval=1", "evaluation.interval=100000", "output_dir=run"]
+    first = start(repository, tmp_path, *settings, "optim.max_steps=100000")
+    try:
+        while not list((tmp_path / "run" / "checkpoints").glob("step_*")):
+            assert first.poll() is None
+            time.sleep(0.1)
+        second = start(repository, tmp_path, "--resume", *settings, "optim.max_steps=100000")
+        said, _ = second.communicate(timeout=300)
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 2
+    assert "output_dir=run is in use: another process is training there" in " ".join(said.split())

@@ -11,16 +11,15 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from s4mim_hf.data.prepared.record import SPLITS, ShardRecord, SplitStatistics
 from s4mim_hf.data.prepared_writer.reading import BadSamples
 from s4mim_hf.errors import DISK_IS_FULL, InputError
+from s4mim_hf.locking import only_one
 
 Say = Callable[[str], None]
 
@@ -78,7 +77,7 @@ def partial_folder(output: Path, fingerprint: str, say: Say) -> Iterator[Partial
     partial = PartialFolder(target, fingerprint)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with only_one(partial.path.with_name(f"{partial.path.name}.lock"), output):
+        with only_writer(partial.path.with_name(f"{partial.path.name}.lock"), output):
             # A process that held the lock until now may have finished.
             check_output(output)
             partial.start(say)
@@ -96,26 +95,16 @@ def partial_folder(output: Path, fingerprint: str, say: Say) -> Iterator[Partial
         raise InputError(_cannot_write(output, partial, error)) from None
 
 
-@contextmanager
-def only_one(lock_file: Path, output: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends.
+def only_writer(lock_file: Path, output: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a command's output; see `only_one`.
 
     Raises:
         InputError: another process holds it.
     """
-    lock = filelock.FileLock(lock_file, blocking=False)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise InputError(
-            f"another process is writing --output {output} (it holds {lock_file}); wait for it, or give another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        # While it is held: whoever opened it before finds out by its inode, and tries again.
-        lock_file.unlink(missing_ok=True)
-        lock.release()
+    return only_one(
+        lock_file,
+        f"another process is writing --output {output} (it holds {lock_file}); wait for it, or give another folder",
+    )
 
 
 def _cannot_write(output: Path, partial: PartialFolder, error: OSError) -> str:
