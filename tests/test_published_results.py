@@ -12,6 +12,7 @@ import pytest
 
 from s4mim_hf.experiments.rows import ROWS, check_overrides, row_overrides, rows_of
 from s4mim_hf.experiments.tables import markdown, percent
+from s4mim_hf.hub.ablation_row import ablation_row
 from s4mim_hf.hub.public_text import secret_in
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "model_cards" / "results").glob("*.json"))
@@ -56,6 +57,15 @@ def test_the_markdown_is_rendered_from_the_results(repository: Path, name: str) 
     assert (repository / "model_cards" / "results" / f"{name}.md").read_text(encoding="utf-8") == markdown(results)
     index = (repository / "model_cards" / "README.md").read_text(encoding="utf-8")
     assert f"](results/{name}.md)" in index
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_shows_every_row_as_the_results_have_it(repository: Path, name: str) -> None:
+    card = (repository / "model_cards" / f"{name}.md").read_text(encoding="utf-8")
+    found = re.search(r"This model is one run, with seed (\d+), of the row `(\w+)` of an ablation", card)
+    assert found is not None
+    run = next(run for run in load(repository, name)["runs"] if (run["row"], run["seed"]) == (found[2], int(found[1])))
+    assert ablation_row(repository / "model_cards" / "results" / f"{name}.json", run["config_hash"]) in card
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,7 +35,7 @@ def ablation_row(path: Path, config_hash: str | None) -> str:
     tables = [found for found in results["tables"] if any(line["row"] == run["row"] for line in found["rows"])]
     # The ceiling is in all of them, and of no fraction itself.
     shown = next((found for found in tables if found["fraction"] == run["fraction"]), tables[0])
-    rows = _rows(results, shown["rows"], run["row"])
+    rows = _rows(results, shown, run["row"])
     return "\n\n".join([_introduction(results, run), rows, _reading(results, run["fraction"])])
 
 
@@ -50,16 +50,26 @@ def _introduction(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     )
 
 
-def _rows(results: Mapping[str, Any], rows: list[dict[str, Any]], own: str) -> str:
+def _rows(results: Mapping[str, Any], shown: Mapping[str, Any], own: str) -> str:
     """Return all rows, so that none that a reader would compare with is missing, the model's own in bold."""
-    reference = results["relative_to"]
-    heading = ["row", "mIoU, last", *([f"difference to {reference}"] if reference else []), "runs"]
+    reference, seeds = results["relative_to"], results["seeds"]
+    heading = ["row", "mIoU, last", *([f"difference to {reference}"] if reference else [])]
+    # Of one run with its seed a reader must see whether it is a lucky one.
+    heading.append(f"by seed ({', '.join(map(str, seeds))})")
+    last = {(run["row"], run["seed"]): run["last"] for run in results["runs"] if run["fraction"] in _fractions(shown)}
     lines = []
-    for row in rows:
+    for row in shown["rows"]:
         name = f"**{row['row']}**" if row["row"] == own else row["row"]
         difference = [_spread(row["difference"], signed=True)] if reference else []
-        lines.append([name, _spread(row["last"]), *difference, str((row["last"] or {"n": 0})["n"])])
+        by_seed = [last.get((row["row"], seed)) for seed in seeds]
+        scores = ", ".join("–" if score is None else f"{100 * score:.1f}" for score in by_seed)
+        lines.append([name, _spread(row["last"]), *difference, scores])
     return table(heading, lines)
+
+
+def _fractions(shown: Mapping[str, Any]) -> set[str]:
+    """Return the fraction of a table and the one of its ceiling, which all tables share."""
+    return {shown["fraction"], "all"}
 
 
 def _spread(spread: Mapping[str, Any] | None, signed: bool = False) -> str:

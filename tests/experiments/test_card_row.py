@@ -31,6 +31,7 @@ def test_the_rows_of_a_card_are_those_of_the_tables(tmp_path: Path) -> None:
     for name in values:
         last, difference = table[name]
         shown = f"**{name}**" if name == "s4mim" else name
-        assert f"| {shown} | {last} | {'–' if difference == '-' else difference} | 2 |" in text
+        by_seed = ", ".join(f"{100 * (values[name] + seed / 50):.1f}" for seed in plan.seeds)
+        assert f"| {shown} | {last} | {'–' if difference == '-' else difference} | {by_seed} |" in text
     assert "not finished" not in text
     assert "| **fully_supervised** |" in ablation_row(tmp_path / "results.json", "fully_supervised-0")

@@ -171,9 +171,9 @@ def ablation(**run: Any) -> dict[str, Any]:
     ]
     record = {
         "fraction": "1/8", "row": "s4mim", "seed": 3, "config_hash": "0123456789ab", "labeled": 46, "split_hash": "a",
-        **run,
+        "last": 0.507, **run,
     }  # fmt: skip
-    other = {**record, "seed": 4, "config_hash": "ba9876543210", "split_hash": "b"}
+    other = {**record, "seed": 4, "config_hash": "ba9876543210", "split_hash": "b", "last": 0.493}
     return {
         "recipe": "camvid", "complete": True, "relative_to": "base", "seeds": [3, 4], "steps": 60,
         "evaluated_on": "camvid validation", "protocol": "whole image", "runs": [record, other],
@@ -186,11 +186,11 @@ def test_the_row_of_the_ablation(run: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(ablation()))
     text = card_of(run, ablation=file)
     assert "one run, with seed 3, of the row `s4mim`" in text
-    assert "| row | mIoU, last | difference to base | runs |" in text
-    assert "| **s4mim** | 50.0 ± 1.0 | +2.0 ± 0.5 | 2 |" in text
-    assert "| base | 48.0 ± 1.0 | – | 2 |" in text
+    assert "| row | mIoU, last | difference to base | by seed (3, 4) |" in text
+    assert "| **s4mim** | 50.0 ± 1.0 | +2.0 ± 0.5 | 50.7, 49.3 |" in text
+    assert "| base | 48.0 ± 1.0 | – | –, – |" in text
     # Every row: a reader may want to compare with another one than the table's reference.
-    assert "| basic_mim | 50.0 ± 1.0 | +50.0 ± 1.0 | 2 |" in text
+    assert "| basic_mim | 50.0 ± 1.0 | +50.0 ± 1.0 | –, – |" in text
     assert "over the seeds 3, 4, each with its labelled draw; differences" in text
     one_split = ablation()
     for one in one_split["runs"]:
