@@ -89,7 +89,7 @@ def main() -> None:
         raise InputError(f"--json: {arguments.json} is a folder; name a file")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise InputError(f"--json: there is no folder {arguments.json.absolute().parent}; create it first")
-    data = load_prepared(arguments.data)
+    data = load_prepared(arguments.data, unlabeled=False)
     model, processor = load_model(arguments.model)
     check_classes(model, data, arguments.model)
     rows = data.validation if arguments.split == "validation" else data.labeled

@@ -293,8 +293,11 @@ def build_hooks(
             config.checkpoint.interval,
             config.checkpoint.keep,
             evaluation,
-            data.split_hash,
-            None if pool is None else pool.fingerprint,
+            {
+                "split_hash": data.split_hash,
+                "content_hash": data.content_hash,
+                "pool_hash": None if pool is None else pool.fingerprint,
+            },
         ),
     ]
     if config.panels.count and data.validation is not None:

@@ -40,7 +40,7 @@ MAY_DIFFER = (
     "data.unlabeled.shards",
 )
 """Keys (with all below them) that change no computation, so a run may be resumed with other values of them; data is
-known by its split hash, and shards by their names and sizes, wherever they lie."""
+known by its split and content hashes, and shards by their names and sizes, wherever they lie."""
 
 _STEP = re.compile(r"step_(\d+)")
 _LEFTOVER = re.compile(r"\.step_\d+\.(partial|replaced)")

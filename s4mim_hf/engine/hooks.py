@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -261,8 +261,7 @@ class CheckpointHook(Hook):
         interval: steps between checkpoints; None: the last step only.
         keep: how many of the newest stay.
         evaluation: whose best result travels with the checkpoint, beside the training time so far.
-        split_hash: of the data, so that a run is not resumed on other data behind the same path.
-        pool_hash: likewise of the unlabelled images' shards, where they are streamed.
+        data: what tells that the data is the same, so that a run is not resumed on other data behind the same path.
     """
 
     def __init__(
@@ -271,15 +270,13 @@ class CheckpointHook(Hook):
         interval: int | None,
         keep: int,
         evaluation: EvaluationHook,
-        split_hash: str,
-        pool_hash: str | None = None,
+        data: Mapping[str, str | None],
     ) -> None:
         self.output_dir = output_dir
         self.interval = interval
         self.keep = keep
         self.evaluation = evaluation
-        self.split_hash = split_hash
-        self.pool_hash = pool_hash
+        self.data = dict(data)
 
     def after_step(self, trainer: Trainer) -> None:
         """Save when it is time."""
@@ -293,9 +290,8 @@ class CheckpointHook(Hook):
                 "mixed_precision=no; the checkpoint before this step, if there is one, is kept"
             )
         extra = {
+            **self.data,
             "best": self.evaluation.best,
-            "split_hash": self.split_hash,
-            "pool_hash": self.pool_hash,
             "train_seconds": trainer.clock.seconds,
         }
         save_checkpoint(

@@ -184,6 +184,13 @@ def _restore(run: Run) -> None:
             f"{run.data.path} now holds another split (hash {run.data.split_hash[:12]}) than the checkpoint {path} was "
             f"trained on ({saved_hash[:12]}); prepare the data as it was, or start anew in another folder"
         )
+    # Checkpoints of older code have none, and the embedded data neither.
+    contents = {saved.get("content_hash"), run.data.content_hash} - {None}
+    if len(contents) > 1:
+        raise InputError(
+            f"{run.data.path} now holds other masks, classes or picture sizes than the checkpoint {path} was trained "
+            "on, for the same images; prepare the data as it was, or start anew in another folder"
+        )
     saved_pool = saved.get("pool_hash")
     if run.pool is not None and saved_pool != run.pool.fingerprint:
         raise InputError(

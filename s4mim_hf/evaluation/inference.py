@@ -151,7 +151,7 @@ def _rescale(pixel_values: Tensor, scale: float) -> Tensor:
 def _slide(model: nn.Module, pixel_values: Tensor, config: InferenceConfig) -> Tensor:
     """Average the probabilities of windows; (B, K, H, W). Every pixel is in at least one window."""
     height, width = pixel_values.shape[-2:]
-    window, stride = config.window, max(1, math.ceil(config.window * (1 - config.overlap)))
+    window, stride = config.window, window_stride(config.window, config.overlap)
     total: Tensor | None = None
     counts = pixel_values.new_zeros((height, width), dtype=torch.float32)
     for top in window_starts(height, window, stride):
@@ -164,6 +164,12 @@ def _slide(model: nn.Module, pixel_values: Tensor, config: InferenceConfig) -> T
             counts[rows, columns] += 1
     assert total is not None, "an image has at least one window"
     return total / counts
+
+
+def window_stride(window: int, overlap: float) -> int:
+    """Return by how many pixels windows of `window` pixels are apart that overlap by at least a share of their side."""
+    # Rounding first: 513 * (1 - 1/3) is a little more than 342 in floating point.
+    return max(1, math.ceil(round(window * (1 - overlap), 6)))
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import datasets
 from rich.console import Console
 
-from s4mim_hf.data.prepared import PreparedData, load_prepared
+from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.build import build_method_for, check_batch_sizes
-from s4mim_hf.engine.build_data import check_unlabeled
+from s4mim_hf.engine.build_data import check_unlabeled, load_data
 from s4mim_hf.engine.build_model import check_crop, planned_strides
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.cells import Cell
@@ -93,7 +93,7 @@ def _check_methods(plan: AblationPlan) -> None:
             continue
         checked.add((cell.fraction, cell.row.name))
         path = cell.config.data.path
-        data = loaded[path] = loaded.get(path) or load_prepared(path)
+        data = loaded[path] = loaded.get(path) or load_data(cell.config.data)
         stride, patch_size = planned_strides(cell.config.model)
         check_crop(cell.config, patch_size)
         # No check depends on the statistics' and the channels' values.

@@ -134,7 +134,7 @@ class RawSource(DataSource):
         expected, folder = self.split_hash(fraction, seed), Path(self.path(fraction, seed))
         if not (folder / "splits.json").is_file():
             return False
-        found = load_prepared(folder).split_hash
+        found = load_prepared(folder, unlabeled=False).split_hash
         if found != expected:
             raise InputError(
                 f"{folder} holds another draw (split hash {found[:12]}) than {self.options.source} gives now "
@@ -181,7 +181,7 @@ class PreparedSource(DataSource):
     """
 
     def __init__(self, path: str) -> None:
-        data = load_prepared(path)
+        data = load_prepared(path, unlabeled=False)
         if data.validation is None:
             raise InputError(f"{path} has no validation split to compare rows by; prepare it with one")
         self.data_path, self._hash = path, data.split_hash

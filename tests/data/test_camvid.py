@@ -15,6 +15,7 @@ from raw_trees import write_pair
 from s4mim_hf.data.catalog import CATALOG
 from s4mim_hf.data.catalog.camvid import ORIGINAL_CLASSES
 from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.plan import make_plan
 from s4mim_hf.data.sources import open_source
 from s4mim_hf.data.sources.base import SampleError
 from s4mim_hf.data.sources.camvid import split_of
@@ -237,6 +238,14 @@ class TestMsrc21:
         assert [item.id for item in listing.training] == ["7_19_s"]
         assert [item.id for item in listing.validation] == ["1_1_s"]
         assert listing.notes[-1].endswith("no Test.txt, so this is no published split; 2 images are left out")
+
+    @pytest.mark.parametrize("parts", [{"Validation": "7_19_s"}, {"Train": "7_19_s.bmp\n7_19_s"}])
+    def test_lists_of_one_s_own_that_name_an_image_twice(
+        self, root: Path, tmp_path: Path, parts: dict[str, str]
+    ) -> None:
+        self.write_lists(root / "TextonBoostSplits", **parts)
+        with pytest.raises(InputError, match=r"1 images are in the splits .* more than once, .*: 7_19_s; name each"):
+            make_plan(PrepareOptions("msrc21", tmp_path / "out", str(root)))
 
     def test_a_list_names_an_unknown_image(self, root: Path) -> None:
         self.write_lists(root / "TextonBoostSplits", Test="9_99_s")

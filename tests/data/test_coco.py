@@ -26,7 +26,8 @@ from coco_trees import (
 from s4mim_hf.data.catalog import CATALOG
 from s4mim_hf.data.catalog.coco import COCO_STUFF, STUFF_CLASSES, THING_CATEGORIES, THING_CLASSES
 from s4mim_hf.data.options import PrepareOptions
-from s4mim_hf.data.prepare import prepare
+from s4mim_hf.data.plan import make_plan
+from s4mim_hf.data.prepare import fingerprint_of, prepare
 from s4mim_hf.data.prepared import decode_label, load_prepared
 from s4mim_hf.data.sources import open_source
 from s4mim_hf.data.sources.base import SampleError
@@ -222,6 +223,15 @@ class TestInstances:
             np.testing.assert_array_equal(found, expected.pop(item.id), err_msg=item.id)
         assert not expected
         assert any("instances_train2017.json (crowds first, then the largest" in note for note in listing.notes)
+
+    def test_an_interrupted_call_goes_on_for_the_same_annotations_only(self, instances: Path, tmp_path: Path) -> None:
+        asked = PrepareOptions("coco", tmp_path / "out", str(instances))
+        found = {fingerprint_of(asked, make_plan(asked))}
+        for split in SPLITS:
+            path = instances / "annotations" / f"instances_{split}.json"
+            path.write_text(path.read_text() + " ")
+            found.add(fingerprint_of(asked, make_plan(asked)))
+        assert len(found) == 3
 
     def test_images_that_the_file_does_not_list_are_unlabelled(self, instances: Path) -> None:
         write_images(instances, {"train2017": ["000000000001"], "unlabeled2017": ["000000000008"], "test2017": ["7"]})

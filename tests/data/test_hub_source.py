@@ -109,6 +109,13 @@ def test_an_image_folder(tmp_path: Path) -> None:
         source.read_image(item)
 
 
+def test_a_colour_table_is_for_pictures(tmp_path: Path) -> None:
+    types = {"pixel_values": PICTURE, "labels": datasets.Array2D((HEIGHT, WIDTH), "uint8")}
+    raw = parquet(tmp_path / "raw", types, train=[{"pixel_values": picture(0), "labels": mask(0).tolist()}])
+    table = written(tmp_path, "colors.json", {"a": [0, 0, 0], "b": [1, 2, 3]})
+    refused(raw, "--color-table is for masks that are pictures, but column 'labels' of", color_table=table)
+
+
 @pytest.mark.parametrize("kind", ["list", "array", "class labels"])
 def test_masks_as_arrays(kind: str, tmp_path: Path) -> None:
     types = {

@@ -292,3 +292,18 @@ def test_a_file_that_is_changed_meanwhile(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(SampleError, match="cannot be drawn"):
             source.read_label(item)
+
+
+def test_a_validation_folder_of_pictures_that_only_their_files_hold(tmp_path: Path) -> None:
+    data = picture(tmp_path / "elsewhere" / "a.jpg").read_bytes()
+    for folder in ("raw", "held_out"):
+        embedded = {"imagePath": "..\\a.jpg", "imageData": base64.b64encode(data).decode()}
+        labelme(tmp_path / folder / "x.json", [shape("road"), shape("tree", kind="rectangle")], **embedded)
+    raw, names = tmp_path / "raw", ("road", "tree")
+    options = PrepareOptions(
+        "folder", tmp_path / "out", str(raw), annotations=raw, validation=str(tmp_path / "held_out"), classes=names
+    )
+    plan = make_plan(options)
+    assert [item.id for item in plan.validation] == ["validation/x"]
+    item, source = plan.validation[0], plan.source_of("validation")
+    assert (source.read_image(item), source.file_name(item)) == (data, "a.jpg")

@@ -221,4 +221,7 @@ def test_an_interrupted_call_goes_on_for_the_same_files_and_options_only(tmp_pat
     changed = [fingerprint(**options) for options in ({"seed": 1}, {"max_side": 5}, {"classes": CLASSES})]
     path = source / "masks" / "i05.png"
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    assert len({first, *changed, fingerprint()}) == 5
+    changed.append(fingerprint())
+    classes = json.loads((source / "classes.json").read_text())
+    (source / "classes.json").write_text(json.dumps({**classes, "ignore_index": 250}))
+    assert len({first, *changed, fingerprint()}) == 6

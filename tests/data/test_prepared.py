@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
-from prepared_folders import ids_of, make_row, write_folder
+from prepared_folders import ids_of, make_row, png, write_folder
 from raw_trees import CLASSES, write_tree
 
 from s4mim_hf.data.catalog import default_palette
@@ -273,3 +274,14 @@ def test_synthetic_data_with_all_labels_is_the_same_scenes() -> None:
     assert every.validation is not None
     assert few.validation is not None
     assert every.validation[:] == few.validation[:]
+
+
+@pytest.mark.parametrize("decode", [decode_image, decode_label])
+def test_a_picture_that_breaks_off_inside_is_an_error_of_the_system(decode: Callable[[bytes], np.ndarray]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400), dtype=np.uint8)
+    data = bytearray(png(noise))
+    # Pillow writes 64 KiB a chunk; in the name of the second one a bit has changed.
+    place = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[place] ^= 0x80
+    with pytest.raises(OSError, match="broken"):
+        decode(bytes(data))

@@ -176,6 +176,15 @@ def test_counts_are_kept_and_change_nothing(tmp_path: Path) -> None:
     assert len(file.read_text().splitlines()) == 6
 
 
+def test_counts_that_cannot_be_kept_end_no_run(tmp_path: Path) -> None:
+    pool = pool_of(write_pool(tmp_path / "pool", [5, 9, 4, 7], "tar"))
+    # A folder of that name cannot be appended to, whoever runs this.
+    folder = tmp_path / "run"
+    stream_of = ImageStream(pool, seed=7, counts_folder=folder)
+    (folder / "shard_counts.0.jsonl").mkdir(parents=True)
+    assert read(stream_of, range(30)) == read(ImageStream(pool, seed=7), range(30))
+
+
 def test_a_resumed_stream_passes_over_shards_without_opening_them(tmp_path: Path) -> None:
     folder = write_pool(tmp_path / "pool", [8, 8, 8], "tar")
     pool, run = pool_of(folder, lanes=1, shuffle_buffer=1), tmp_path / "run"
@@ -249,8 +258,9 @@ def test_a_window_without_a_whole_image_ends_the_run(tmp_path: Path) -> None:
         read(one, [0])
 
 
-def test_own_shards_of_a_prepared_folder(tmp_path: Path) -> None:
-    prepared = tmp_path / "data [1]"
+@pytest.mark.parametrize("name", ["data [1]", "data {1,2}", "data {0..2}*"])
+def test_own_shards_of_a_prepared_folder(tmp_path: Path, name: str) -> None:
+    prepared = tmp_path / name
     for part in range(2):
         write_parquet(prepared / "data" / f"unlabeled-0000{part}-of-00002.parquet", names(part, 9))
     write_parquet(prepared / "data" / "labeled-00000-of-00001.parquet", names(5, 9))

@@ -125,3 +125,13 @@ def test_a_remote_shard_cut_short(server: RangeServer, form: str) -> None:
     (shard,) = list_shards([f"{server.url}/a.{form}"])
     with pytest.raises(InputError, match=rf"{server.url}/a.{form} .*cut short"):
         list(Unit(shard).samples(None))
+
+
+def test_shards_of_two_servers_keep_their_names_apart(tmp_path: Path) -> None:
+    with serve(tmp_path / "a") as first, serve(tmp_path / "b") as second:
+        for number, site in enumerate((first, second)):
+            site.folder.mkdir(exist_ok=True)
+            write_parquet(site.folder / "0.parquet", names(number, 4))
+        shards = list_shards([f"{site.url}/0.parquet" for site in (first, second)])
+        assert len({shard.name for shard in shards}) == 2
+        assert all(shard.name.endswith("0.parquet") for shard in shards)

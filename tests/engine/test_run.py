@@ -399,3 +399,16 @@ def test_a_method_that_needs_unlabelled_images_says_so(tiny_config: ConfigMaker,
         train(tiny_config(data=data))
     train(tiny_config("method.name=supervised", data=data, output="supervised"))
     shutil.rmtree(tmp_path / "supervised")
+
+
+def test_resuming_refuses_the_same_images_with_other_masks(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"scene{number:02d}" for number in range(4)]
+    data = prepare(write_raw(tmp_path / "raw"), tmp_path / "data", ids)
+    interrupt(tiny_config(data=data), 3, monkeypatch)
+    again = prepare(write_raw(tmp_path / "raw2"), tmp_path / "again", ids)
+    other = prepare(write_raw(tmp_path / "raw3", scramble=("scene01",)), tmp_path / "other", ids)
+    with pytest.raises(InputError, match=r"other now holds other masks, classes or picture sizes than the checkpoint"):
+        train(tiny_config(data=other), resume=True)
+    assert train(tiny_config(data=again), resume=True).trainer.step == 4

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from s4mim_hf.evaluation.inference import InferenceConfig, center_box, predict_logits, window_starts
+from s4mim_hf.evaluation.inference import InferenceConfig, center_box, predict_logits, window_starts, window_stride
 
 
 class PixelWise(nn.Module):
@@ -139,3 +139,10 @@ def test_descriptions_tell_protocols_apart() -> None:
 def test_bad_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         InferenceConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("window", "overlap", "stride"), [(513, 1 / 3, 342), (801, 1 / 3, 534), (10, 0.25, 8), (7, 0.0, 7), (2, 0.9, 1)]
+)
+def test_windows_overlap_by_the_share_that_is_asked_for(window: int, overlap: float, stride: int) -> None:
+    assert window_stride(window, overlap) == stride

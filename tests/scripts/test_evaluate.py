@@ -107,3 +107,13 @@ def test_bad_input_is_one_sentence_and_exit_2(
     assert code == 2
     assert words in errors
     assert "Traceback" not in errors
+
+
+def test_the_unlabelled_images_are_not_opened(
+    repository: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    (pool,) = (data / "data").glob("unlabeled-*.parquet")
+    pool.write_bytes(b"?" * pool.stat().st_size)
+    found = run(repository, tiny_model, "--data", data)
+    assert found.returncode == 0, found.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from s4mim_hf.data.plan.raw_data import RawData
 from s4mim_hf.data.plan.validation import choose_validation
 from s4mim_hf.data.sources.base import Item, Source
 from s4mim_hf.data.splits import Groups, parse_labeled
-from s4mim_hf.errors import InputError
+from s4mim_hf.errors import InputError, some
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,12 @@ def make_plan(options: PrepareOptions, raw: RawData | None = None) -> Plan:
         training = listed(lists, rest, groups)
     else:
         training = drawn(options, amount, raw, rest, groups)
+    labeled = [item for item in raw.listing.training if item.id in training.labeled]
+    unlabeled = [item for item in raw.listing.training if item.id in training.unlabeled]
+    _check_disjoint([*labeled, *unlabeled, *validation.items])
     return Plan(
-        [item for item in raw.listing.training if item.id in training.labeled],
-        [item for item in raw.listing.training if item.id in training.unlabeled],
+        labeled,
+        unlabeled,
         validation.items,
         validation.how,
         raw.source,
@@ -86,6 +90,17 @@ def make_plan(options: PrepareOptions, raw: RawData | None = None) -> Plan:
         [*raw.listing.notes, *validation.notes, *training.notes],
         training.covered,
     )
+
+
+def _check_disjoint(items: Sequence[Item]) -> None:
+    """Refuse a source whose own lists name an image twice: it would be trained on and measured on, or count double."""
+    counts = Counter(item.id for item in items)
+    doubled = [image_id for image_id, count in counts.items() if count > 1]
+    if doubled:
+        raise InputError(
+            f"{len(doubled)} images are in the splits of the source more than once, within one or in two: "
+            f"{some(doubled)}; name each image once in the lists"
+        )
 
 
 def _check_together(options: PrepareOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,19 @@ class PreparedData:
     max_side: int | None = None
     statistics: Mapping[str, SplitStatistics] | None = None
     shards: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+
+    @property
+    def content_hash(self) -> str | None:
+        """A sha256 in hex over the ids, the classes, and each split in numbers; None where these were not written.
+
+        The same wherever the data lies and whatever version wrote it; another where masks were corrected, or pictures
+        stored in another size.
+        """
+        if self.statistics is None:
+            return None
+        statistics = {split: found.to_dict() for split, found in sorted(self.statistics.items())}
+        known = [self.split_hash, sorted(self.id2label.items()), self.ignore_index, self.max_side, statistics]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def load_prepared(path: str | Path, *, unlabeled: bool = True) -> PreparedData:

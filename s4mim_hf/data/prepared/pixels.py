@@ -6,16 +6,20 @@ Shapes: H, W are an image's height and width after its EXIF orientation is appli
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
 
+# What Pillow's readers raise, besides OSError, where the bytes are cut or changed.
+_BROKEN = (SyntaxError, EOFError, struct.error)
+
 
 @contextmanager
 def opened_picture(data: bytes) -> Iterator[Image.Image]:
-    """Open the bytes of a picture file with Pillow, undecoded.
+    """Open the bytes of a picture file with Pillow, undecoded; what Pillow raises in the block becomes one of these.
 
     Raises:
         OSError: the bytes are no picture that Pillow can read.
@@ -26,7 +30,10 @@ def opened_picture(data: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise ValueError(too_large()) from None
     with image:
-        yield image
+        try:
+            yield image
+        except _BROKEN as error:
+            raise OSError(f"the picture is broken: {error}") from error
 
 
 def too_large() -> str:

@@ -69,6 +69,10 @@ class CocoSource(Source):
         assert item.label is not None
         return self.labels.read(item.label)
 
+    def depends_on(self) -> Sequence[Path]:
+        """Return the instances files, where labels are drawn from them; see `Source.depends_on`."""
+        return self.labels.depends_on()
+
     def _notes(self, root: Path, items: Mapping[str, Sequence[Item]], unlabeled: Sequence[Item]) -> list[str]:
         """Say which labels are read, which images have none, and what is left out."""
         notes = [f"labels are {self.labels.description}"]

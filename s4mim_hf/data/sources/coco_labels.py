@@ -60,6 +60,10 @@ class Labels(ABC):
     def read(self, label: Reference) -> np.ndarray:
         """Return the label map, int64 (H, W), as `Source.read_label` does."""
 
+    def depends_on(self) -> Sequence[Path]:
+        """Return files that labels are in and that no label names; see `Source.depends_on`."""
+        return ()
+
 
 class StuffMaps(Labels):
     """PNGs of things and stuff: category id - 1, which has gaps, and 255.
@@ -159,6 +163,10 @@ class Instances(Labels):
                 return file.read(row)
             row -= len(file.rows)
         raise AssertionError(f"no file has the image {label}")
+
+    def depends_on(self) -> Sequence[Path]:
+        """Return the files that `find` has read."""
+        return [file.path for file in self._files]
 
 
 def _paired(folder: Path, pictures: Mapping[str, str]) -> dict[str, Reference]:

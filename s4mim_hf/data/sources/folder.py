@@ -85,6 +85,11 @@ class FolderSource(Source):
         ids = self._read_mask(item.label)
         return ids if self.ignore_index == IGNORE_INDEX else np.where(ids == self.ignore_index, IGNORE_INDEX, ids)
 
+    def depends_on(self) -> Sequence[Path]:
+        """Return the file that names the ignored id, where there is one; see `Source.depends_on`."""
+        path = self.folder / "classes.json"
+        return [path] if path.is_file() else []
+
     def beside(self, folder: Path) -> FolderSource:
         """Return another folder whose masks are read as those of this one, such as one with validation images.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from s4mim_hf.data.streaming.shards import Shard
@@ -39,8 +40,9 @@ class ShardCounts:
         self._known[shard.name, shard.size] = images
         if self._file is not None:
             line = json.dumps({"shard": shard.name, "bytes": shard.size, "images": images})
-            # One write of one line: workers that share the file do not mix theirs.
-            with self._file.open("a", encoding="utf-8") as file:
+            # A shortcut is no reason to end a run: where the disk is full, the next checkpoint will say so.
+            with suppress(OSError), self._file.open("a", encoding="utf-8") as file:
+                # One write of one line: workers that share the file do not mix theirs.
                 file.write(f"{line}\n")
 
 

@@ -69,7 +69,7 @@ def _own_shards(path: str) -> tuple[Shard, ...]:
         )
     folder = path.rstrip("/") if is_remote(path) else glob.escape(path)
     try:
-        return list_shards([f"{folder}/data/unlabeled-*.parquet"])
+        return list_shards([f"{folder}/data/unlabeled-*.parquet"], braces=False)
     except NoShardsError:
         raise InputError(
             f"{path} has no unlabelled images to stream; name shards with data.unlabeled.shards, or prepare it again "

@@ -48,14 +48,19 @@ class Shard:
     form: str
 
 
-def list_shards(patterns: Sequence[str]) -> tuple[Shard, ...]:
+def list_shards(patterns: Sequence[str], *, braces: bool = True) -> tuple[Shard, ...]:
     """Return the shards that names and patterns mean: in their order, and sorted where a * stands for several.
+
+    Args:
+        patterns: paths or URLs.
+        braces: whether {a,b} and {000..012} in them stand for several names.
 
     Raises:
         InputError: a pattern matches nothing; a file is missing, empty, listed twice, or of no known form.
     """
     with ThreadPoolExecutor(max_workers=16) as threads:
-        listings = list(threads.map(_matches, [name for pattern in patterns for name in expand_braces(pattern)]))
+        names = [name for pattern in patterns for name in (expand_braces(pattern) if braces else [pattern])]
+        listings = list(threads.map(_matches, names))
     found = [entry for listing in listings for entry in listing]
     urls = [url for url, _ in found]
     if len(set(urls)) < len(urls):
@@ -184,8 +189,10 @@ def _form(url: str) -> str:
 
 
 def _names(urls: Sequence[str]) -> list[str]:
-    """Return each path from below the folder that all share."""
+    """Return each path from below the folder that all share, with the web server where two would have one name."""
     paths = [posixpath.normpath(_path(url)) for url in urls]
+    if len(set(paths)) < len(paths):
+        paths = [f"{urlsplit(url).netloc}/{path.lstrip('/')}" for url, path in zip(urls, paths, strict=True)]
     folders = [path.split("/")[:-1] for path in paths]
     shared = 0
     while folders and all(len(folder) > shared and folder[shared] == folders[0][shared] for folder in folders):

@@ -39,6 +39,7 @@ class AnnotatedSource(Source):
         self.classes: Classes = classes
         self.protocol = protocol_of(classes)
         self._annotations = annotations
+        self._embedded = frozenset(annotations.embedded.values())
         self._notes = notes
         self._background = background_id(classes.names)
         self._values = label_values(annotations, classes)
@@ -79,17 +80,22 @@ class AnnotatedSource(Source):
 
     def read_image(self, item: Item) -> bytes:
         """Return the picture's file, or the picture that its LabelMe file holds; see `Source.read_image`."""
-        if item.id not in self._annotations.embedded:
+        file = self._embedding(item)
+        if file is None:
             return super().read_image(item)
         try:
-            return embedded_picture(self._annotations.embedded[item.id])
+            return embedded_picture(file)
         except (OSError, ValueError) as error:
             raise SampleError("images cannot be read", str(error)) from None
 
     def file_name(self, item: Item) -> str:
         """Return the picture file's name, for its suffix."""
-        file = self._annotations.embedded.get(item.id)
+        file = self._embedding(item)
         return super().file_name(item) if file is None else embedded_name(file)
+
+    def _embedding(self, item: Item) -> Path | None:
+        """Return the annotation file that holds the item's picture; by the reference, since ids may be given anew."""
+        return item.image if isinstance(item.image, Path) and item.image in self._embedded else None
 
     def depends_on(self) -> list[Path]:
         """Return the annotation files; see `Source.depends_on`."""

@@ -14,7 +14,7 @@ from s4mim_hf.data.options import PrepareOptions
 from s4mim_hf.data.sources.base import IGNORE_INDEX, Classes, Source
 from s4mim_hf.data.sources.class_names import checked_classes, read_classes
 from s4mim_hf.data.sources.color_table import ColorTable, read_color_table
-from s4mim_hf.data.sources.hub.columns import choose_columns, choose_splits, names_of_ids
+from s4mim_hf.data.sources.hub.columns import choose_columns, choose_splits, is_array, names_of_ids
 from s4mim_hf.data.sources.hub.label_map import LabelMap, read_label_map
 from s4mim_hf.data.sources.hub.loading import Loaded, load
 from s4mim_hf.data.sources.hub.source import HubSource
@@ -37,6 +37,11 @@ def open_hub(options: PrepareOptions) -> Source:
     splits, notes = choose_splits(list(loaded.splits), options.train_split, options.validation_split)
     features = loaded.splits[splits[0]].features
     image, label = choose_columns(features, options.image_column, options.label_column, options.source)
+    if options.color_table is not None and is_array(features[label]):
+        raise InputError(
+            f"--color-table is for masks that are pictures, but column {label!r} of {options.source} holds arrays of "
+            "ids; use --label-map or --classes"
+        )
     notes.append(f"pictures are those of column {image!r}, masks those of {label!r}")
     classes, mapping, table = _classes(options, loaded, features[label])
     if classes is not None and mapping is None and table is None:
