@@ -4,9 +4,9 @@ python scripts/ablate.py                                                        
 python scripts/ablate.py --recipe camvid --source CAMVID --labeled 1/8,1/16      labelled draws of raw images
 python scripts/ablate.py --recipe custom --rows supervised,s4mim data.path=DIR   what S4MIM gives on your own data
 
-Called again after an interruption it goes on; finished runs are not run again, and the tables hold all of the folder
-that have the same settings. All rows have equal steps, labelled batches, backbone, augmentation and evaluation; the
-headline is the teacher at the last step.
+Called again after an interruption it goes on: finished runs are not repeated, and the tables hold every run in the
+folder that has the same settings. All rows have equal steps, labelled batches, backbone, augmentation and evaluation;
+the headline is the teacher at the last step.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ data.path=DIR: pixels whose class has a probability below TAU are ignored, and i
 
 Run again after an interruption: what is there is kept, and the results are those of one run (with --batch-size above 1
 up to rounding). Exit codes: 0 all is predicted; 1 some images cannot be, each of them named with the reason, and all
-others are; 2 the command cannot be carried out (bad input, a full disk), said in one sentence. Launchers of several
-processes make 1 of both.
+others are; 2 the command cannot be carried out (bad input, a full disk), said in one sentence. Under a launcher of
+several processes both are exit code 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the cards of the recipes that nobody of this project has run yet: model_cards/NAME.md.
+"""Write the cards of the recipes without measured results: model_cards/NAME.md.
 
 python scripts/recipe_cards.py
 """

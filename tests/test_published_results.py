@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,29 @@ def test_the_table_of_the_readme_is_that_of_the_results(text: str, repository: P
     scores = [cells(load(repository, name)) for name in columns]
     expected = [[f"`{row}`", *(found.get(row, "–") for found in scores)] for row in ROWS]
     assert lines == expected
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    mean, deviation = 100 * sum(values) / len(values), 100 * statistics.stdev(values)
+    return f"{mean:{sign}.1f} ± {deviation:.1f}"
+
+
+def test_the_first_table_of_the_readme_is_that_of_the_results(text: str, repository: Path) -> None:
+    results = load(repository, "demo")
+    last = {row: [run["last"] for run in results["runs"] if run["row"] == row] for row in ROWS}
+    table = text.partition("| demo, 2400 steps | mIoU |")[2].partition("\n\n")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    names = [found[1] for line in lines if (found := re.search(r"`(\w+)`", line[0]))]
+    assert names == ["supervised", "base", "base_two_views", "base_three_views", "fully_supervised"]
+    for title, score, lead, by_draw in lines:
+        named = re.search(r"`(\w+)`", title)
+        row = named[1] if named else "unimatch" if title.startswith("UniMatch") else "s4mim"
+        assert score == spread(last[row]), row
+        differences = [ours - theirs for ours, theirs in zip(last["s4mim"], last[row], strict=True)]
+        assert lead in ("", spread(differences, "+")), row
+        assert [float(each) for each in by_draw.split(",") if each] == (
+            [round(100 * each, 1) for each in differences] if by_draw else []
+        ), row
 
 
 @pytest.mark.parametrize("name", NAMES)
