@@ -161,10 +161,13 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
     def __init__(self, config: S4MIMConfig, segmenter: S4MIMForSemanticSegmentation | None = None) -> None:
         super().__init__(config)
         config.validate_values()
-        segmenter = S4MIMForSemanticSegmentation(config) if segmenter is None else segmenter
-        for module in segmenter.modules():
-            # transformers' mark: what has weights already must not be initialised again with the heads.
-            setattr(module, _INITIALIZED, True)
+        if segmenter is None:
+            # Its own `post_init` has marked it, but not where `from_pretrained` builds: buffers are to be filled there.
+            segmenter = S4MIMForSemanticSegmentation(config)
+        else:
+            for module in segmenter.modules():
+                # transformers' mark: what has weights already must not be initialised again with the heads.
+                setattr(module, _INITIALIZED, True)
         self.segmenter = segmenter
         self.pixel_token = (
             nn.Parameter(torch.zeros(segmenter.backbone.in_channels)) if config.mask_token == "learned" else None
