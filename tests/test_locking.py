@@ -48,7 +48,7 @@ def test_another_process_is_refused_until_the_holder_ends_however_it_ends(tmp_pa
 def test_the_file_stays_where_it_is_to(tmp_path: Path, keep: bool) -> None:
     with only_one(tmp_path / ".lock", "busy", keep=keep):
         assert (tmp_path / ".lock").exists()
-    assert (tmp_path / ".lock").exists() is (keep and os.name == "posix")
+    assert (tmp_path / ".lock").exists() is keep
 
 
 def test_what_is_raised_inside_comes_out(tmp_path: Path) -> None:
@@ -57,15 +57,18 @@ def test_what_is_raised_inside_comes_out(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
-def test_a_file_system_without_locks_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     fcntl = pytest.importorskip("fcntl")
 
     def flock(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     entered = []
-    with only_one(tmp_path / ".lock", "busy"):
+    with only_one(tmp_path / ".lock", "busy"), only_one(tmp_path / ".lock", "busy"):
         entered.append(True)
     assert entered
 

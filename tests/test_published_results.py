@@ -57,22 +57,58 @@ def spread(values: list[float], sign: str = "") -> str:
     return f"{mean:{sign}.1f} ± {deviation:.1f}"
 
 
+def rows_below(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table whose first line begins with `heading`, without that line."""
+    table = text.partition(heading)[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def differences(results: Any, row: str, other: str) -> list[float]:
+    last = {(run["row"], run["seed"]): run["last"] for run in results["runs"]}
+    return [last[row, seed] - last[other, seed] for seed in results["seeds"]]
+
+
+# By the first words of a line of the README's first table: the row, and whether it shows S4MIM's lead, and by draw.
+FIRST_TABLE = {
+    "labelled images alone": ("supervised", True, False),
+    "one strong view": ("base", True, True),
+    "UniMatch": ("unimatch", True, True),
+    "two strong views": ("base_two_views", True, True),
+    "the same with three views": ("base_three_views", True, True),
+    "**S4MIM**": ("s4mim", False, False),
+    "all labels": ("fully_supervised", False, False),
+}
+PARTS = {
+    "a third strong view": ("base_three_views", "base_two_views"),
+    "class-wise instead of basic": ("class_wise_mim", "basic_mim"),
+    "aggregation": ("aggregation", "class_wise_mim"),
+    "semantic space, on top": ("s4mim", "aggregation"),
+    "semantic space alone": ("semantic_only", "base_two_views"),
+    "all three terms on UniMatch": ("s4mim_on_unimatch", "unimatch"),
+}
+
+
 def test_the_first_table_of_the_readme_is_that_of_the_results(text: str, repository: Path) -> None:
     results = load(repository, "demo")
-    last = {row: [run["last"] for run in results["runs"] if run["row"] == row] for row in ROWS}
-    table = text.partition("| demo, 2400 steps | mIoU |")[2].partition("\n\n")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-    names = [found[1] for line in lines if (found := re.search(r"`(\w+)`", line[0]))]
-    assert names == ["supervised", "base", "base_two_views", "base_three_views", "fully_supervised"]
-    for title, score, lead, by_draw in lines:
-        named = re.search(r"`(\w+)`", title)
-        row = named[1] if named else "unimatch" if title.startswith("UniMatch") else "s4mim"
-        assert score == spread(last[row]), row
-        differences = [ours - theirs for ours, theirs in zip(last["s4mim"], last[row], strict=True)]
-        assert lead in ("", spread(differences, "+")), row
-        assert [float(each) for each in by_draw.split(",") if each] == (
-            [round(100 * each, 1) for each in differences] if by_draw else []
-        ), row
+    lines = rows_below(text, "| demo, 2400 steps | mIoU |")
+    assert len(lines) == len(FIRST_TABLE)
+    for (title, score, lead, by_draw), (words, (row, has_lead, has_draws)) in zip(
+        lines, FIRST_TABLE.items(), strict=True
+    ):
+        assert title.startswith(words)
+        assert score == spread([run["last"] for run in results["runs"] if run["row"] == row])
+        leads = differences(results, "s4mim", row)
+        assert lead == (spread(leads, "+") if has_lead else "")
+        assert [float(each) for each in by_draw.split(",") if each] == [
+            round(100 * each, 1) for each in leads if has_draws
+        ]
+
+
+def test_what_the_readme_says_that_a_part_adds_is_of_the_results(text: str, repository: Path) -> None:
+    lines = rows_below(text, "| what a part adds, demo | mIoU |")
+    for (title, gain), (words, pair) in zip(lines, PARTS.items(), strict=True):
+        assert title.startswith(words)
+        assert gain.startswith(spread(differences(load(repository, "demo"), *pair), "+"))
 
 
 @pytest.mark.parametrize("name", NAMES)

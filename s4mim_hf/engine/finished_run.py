@@ -72,6 +72,11 @@ def load_finished_run(folder: Path, data_path: str | None = None) -> FinishedRun
             f"{config.data.path} now holds another split (hash {data.split_hash[:12]}) than {checkpoint} was trained "
             f"on ({state['split_hash'][:12]}); prepare the data as it was"
         )
+    if len({state.get("content_hash"), data.content_hash} - {None}) > 1:
+        raise InputError(
+            f"{config.data.path} now holds other masks, classes or picture sizes than {checkpoint} was trained on, for "
+            "the same images; prepare the data as it was"
+        )
     # How it was run: the weights are the same without, and a machine without a GPU has neither.
     anywhere = replace(config.model, sync_batch_norm=False, mim_attention="auto")
     student, _, statistics = build_network(replace(config, model=anywhere), data)

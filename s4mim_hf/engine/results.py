@@ -30,6 +30,7 @@ def summary(run: Run) -> dict[str, Any]:
     """Return the run's results: the last teacher (the headline), the best one, the last student, and what it cost.
 
     Besides the scores:
+        split_hash, content_hash: of the data; see `PreparedData`.
         pool, pool_hash: the shards of streamed unlabelled images, where there are any, in words and by their hash.
         evaluation: mean IoU of teacher and student at each evaluation so far, null where it was not measured.
         train_seconds: see `TrainingClock`; summed over the parts of a resumed run.
@@ -47,6 +48,7 @@ def summary(run: Run) -> dict[str, Any]:
         "seed": trainer.config.seed,
         "data": run.data.name,
         "split_hash": run.data.split_hash,
+        "content_hash": run.data.content_hash,
     }
     if run.pool is not None:
         results |= {"pool": str(run.pool), "pool_hash": run.pool.fingerprint}

@@ -6,11 +6,13 @@ Shapes: B images, K classes, H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -110,6 +112,20 @@ def predict_logits(model: nn.Module, pixel_values: Tensor, config: InferenceConf
     return total / (len(config.scales) * (1 + config.flip))
 
 
+def whole_pictures(processor: Any, images: Sequence[Image.Image]) -> Tensor:
+    """Return the `pixel_values` of whole pictures, float (B, 3, h, w).
+
+    Processors that transformers' MobileNetV2 and MobileViT have cut out the centre unless they are told otherwise, and
+    a map of that is none of the picture.
+
+    Args:
+        processor: an image processor.
+        images: of one size.
+    """
+    options = {"do_center_crop": False} if getattr(processor, "do_center_crop", None) else {}
+    return processor(images=list(images), return_tensors="pt", **options)["pixel_values"]
+
+
 def without_padding(scores: Tensor, processor: Any, size: tuple[int, int]) -> Tensor:
     """Cut scores (..., h, w) to the part that a picture fills which the processor has padded.
 
@@ -167,7 +183,7 @@ def _slide(model: nn.Module, pixel_values: Tensor, config: InferenceConfig) -> T
 
 
 def window_stride(window: int, overlap: float) -> int:
-    """Return by how many pixels windows of `window` pixels are apart that overlap by at least a share of their side."""
+    """Return by how many pixels windows are apart that overlap by a share of their side (by less, up to a pixel)."""
     # Rounding first: 513 * (1 - 1/3) is a little more than 342 in floating point.
     return max(1, math.ceil(round(window * (1 - overlap), 6)))
 

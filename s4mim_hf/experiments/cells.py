@@ -19,6 +19,7 @@ class Cell:
         seed: of the run and the draw.
         config: its configuration, `output_dir` included.
         split_hash: of its draw, by which data is known wherever it lies.
+        content_hash: of a prepared folder, so that corrected masks are seen; None where the ablation makes the draw.
     """
 
     fraction: str
@@ -26,6 +27,7 @@ class Cell:
     seed: int
     config: RunConfig
     split_hash: str
+    content_hash: str | None = None
 
     @property
     def name(self) -> str:

@@ -31,11 +31,13 @@ class DataSource(ABC):
         fractions: the label fractions, as they are called in tables.
         no_ceiling: why not all labels can be had, as a sentence; None where they can.
         description: what is trained on, in words.
+        content_hash: of prepared data, which somebody may have prepared anew; see `PreparedData`.
     """
 
     fractions: tuple[str, ...]
     no_ceiling: str | None = None
     description: str
+    content_hash: str | None = None
 
     @abstractmethod
     def path(self, fraction: str, seed: int) -> str:
@@ -184,7 +186,7 @@ class PreparedSource(DataSource):
         data = load_prepared(path, unlabeled=False)
         if data.validation is None:
             raise InputError(f"{path} has no validation split to compare rows by; prepare it with one")
-        self.data_path, self._hash = path, data.split_hash
+        self.data_path, self._hash, self.content_hash = path, data.split_hash, data.content_hash
         self.fractions = (str(len(data.labeled)),)
         self.no_ceiling = (
             f"{path} has the labels of {len(data.labeled)} images only; for the ceiling give the raw images "

@@ -121,7 +121,7 @@ def plan_ablation(options: AblationOptions) -> AblationPlan:
         data = replace(config.data, path=source.path(fraction, seed))
         folder = folder_of(output, fraction, row, seed)
         config = replace(config, seed=seed, data=data, output_dir=str(folder))
-        return Cell(fraction, row, seed, config, source.split_hash(fraction, seed))
+        return Cell(fraction, row, seed, config, source.split_hash(fraction, seed), source.content_hash)
 
     # The ceiling first: it belongs to every fraction.
     lines = [(ALL, row) for row in rows if row.all_labels]

@@ -112,16 +112,16 @@ ROWS: dict[str, Row] = {
             "base_two_views", "base_student, two strong views", "what the rows with masked images build on", 2
         ),
         _control("base_three_views", "base_student, three strong views", "is the masked view only one more?", 3),
-        _s4mim("basic_mim", "two views + basic MIM", "what image modelling gives", [RECONSTRUCTION], "image"),
+        _s4mim("basic_mim", "basic MIM on strong views", "what image modelling gives", [RECONSTRUCTION], "image"),
         _s4mim(
-            "class_wise_mim", "two views + class-wise MIM", "the abstract's first claim", [RECONSTRUCTION], "class"
+            "class_wise_mim", "class-wise MIM on strong views", "the abstract's first claim", [RECONSTRUCTION], "class"
         ),
         _s4mim(
-            "aggregation", "two views + class-wise, aggregation", "its second", [RECONSTRUCTION, AGGREGATION], "class"
+            "aggregation", "class-wise MIM + aggregation", "its second", [RECONSTRUCTION, AGGREGATION], "class"
         ),
-        _s4mim("s4mim", "two views + all three = S4MIM", "its third", MASKED_TERMS, "class"),
+        _s4mim("s4mim", "all three terms = S4MIM", "its third", MASKED_TERMS, "class"),
         _s4mim(
-            "semantic_only", "two views + semantic space", "is it only the masked view's consistency?", [SEMANTIC]
+            "semantic_only", "semantic space on strong views", "is it only the masked view's consistency?", [SEMANTIC]
         ),
         _s4mim(
             "basic_mim_all", "S4MIM, but basic MIM", "class-wise or not, all else equal", MASKED_TERMS,

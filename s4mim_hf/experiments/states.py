@@ -59,7 +59,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
 def mismatch(cell: Cell) -> str | None:
     """Say how the run that is in the cell's folder is another one than the cell; None where it is the same.
 
-    Data may have moved, or be spelt otherwise: what counts is its split hash.
+    Data may have moved, or be spelt otherwise: what counts are its hashes.
     """
     differing = differences_that_count(saved_settings(cell.config_file), to_dict(cell.config))
     if differing:
@@ -71,6 +71,9 @@ def mismatch(cell: Cell) -> str | None:
         return (
             f"on another split (hash {split_hash[:12]}) than {cell.config.data.path} has now ({cell.split_hash[:12]})"
         )
+    # Runs of older code have none.
+    if len({left.get("content_hash"), cell.content_hash} - {None}) > 1:
+        return f"on other masks, classes or picture sizes than {cell.config.data.path} has now, of the same images"
     return None
 
 

@@ -6,10 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from raw_trees import write_tree
 from written_runs import finish, planned
 
+from s4mim_hf.data.options import PrepareOptions
+from s4mim_hf.data.prepare import prepare
 from s4mim_hf.engine.config_loading import save_run_config
 from s4mim_hf.errors import InputError
 from s4mim_hf.experiments.cells import Cell
@@ -132,3 +136,27 @@ def test_the_step_is_read_from_the_end_of_the_metrics(tmp_path: Path) -> None:
     assert step_of(cell) == 499
     (cell.folder / "metrics.jsonl").write_text('{"ste')
     assert step_of(cell) == 0
+
+
+def test_prepared_data_with_other_masks_is_other_data(tmp_path: Path) -> None:
+    raw = write_tree(tmp_path / "raw", masked=8)
+
+    def cell_on(name: str) -> Cell:
+        options = PrepareOptions("folder", tmp_path / name, str(raw), labeled="3", validation="3")
+        prepare(options, say=lambda note: None)
+        given = [f"data.path={tmp_path / name}"]
+        return plan_ablation(
+            AblationOptions(recipe="custom", rows=["base"], seeds=[0], output=tmp_path / "out", overrides=given)
+        ).cells[0]
+
+    cell = cell_on("data")
+    finish(cell, 0.4, content_hash=cell.content_hash)
+    check_cells([cell_on("moved")])
+    for mask in (raw / "masks").iterdir():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    corrected = cell_on("corrected")
+    assert corrected.split_hash == cell.split_hash
+    with pytest.raises(InputError, match=r"holds a run on other masks, classes or picture sizes than .*corrected has"):
+        check_cells([corrected])
+    finish(replace(cell, config=replace(cell.config, output_dir=str(tmp_path / "older" / "run"))), 0.4)
+    check_cells([replace(corrected, config=replace(corrected.config, output_dir=str(tmp_path / "older" / "run")))])

@@ -79,15 +79,18 @@ def test_two_processes_score_one_student(repository: Path, tmp_path: Path) -> No
 
 def test_a_run_that_goes_on_is_not_resumed_a_second_time(repository: Path, tmp_path: Path) -> None:
     settings = ["checkpoint.interval=1", "evaluation.interval=100000", "output_dir=run"]
-    first = start(repository, tmp_path, *settings, "optim.max_steps=100000")
+    runs = [start(repository, tmp_path, *settings, "optim.max_steps=100000")]
+    deadline = time.monotonic() + 300
     try:
         while not list((tmp_path / "run" / "checkpoints").glob("step_*")):
-            assert first.poll() is None
+            assert runs[0].poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.1)
-        second = start(repository, tmp_path, "--resume", *settings, "optim.max_steps=100000")
-        said, _ = second.communicate(timeout=300)
+        runs.append(start(repository, tmp_path, "--resume", *settings, "optim.max_steps=100000"))
+        said, _ = runs[1].communicate(timeout=300)
     finally:
-        first.kill()
-        first.communicate()
-    assert second.returncode == 2
+        for run in runs:
+            run.kill()
+            run.communicate()
+    assert runs[1].returncode == 2
     assert "output_dir=run is in use: another process is training there" in " ".join(said.split())

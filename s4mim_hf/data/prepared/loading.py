@@ -73,8 +73,9 @@ class PreparedData:
     def content_hash(self) -> str | None:
         """A sha256 in hex over the ids, the classes, and each split in numbers; None where these were not written.
 
-        The same wherever the data lies and whatever version wrote it; another where masks were corrected, or pictures
-        stored in another size.
+        The same wherever the data lies and whatever version wrote it; another where masks were corrected so that a
+        class has other pixels in all, or pictures were stored in another size. Two masks that have changed places, or
+        a picture of the same size in place of another, are not seen.
         """
         if self.statistics is None:
             return None

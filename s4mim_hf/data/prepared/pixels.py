@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,15 +15,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # What Pillow's readers raise, besides OSError, where the bytes are cut or changed.
-_BROKEN = (SyntaxError, EOFError, struct.error)
+_BROKEN = (SyntaxError, EOFError, struct.error, zlib.error)
 
 
 @contextmanager
 def opened_picture(data: bytes) -> Iterator[Image.Image]:
-    """Open the bytes of a picture file with Pillow, undecoded; what Pillow raises in the block becomes one of these.
+    """Open the bytes of a picture file with Pillow, undecoded.
 
     Raises:
-        OSError: the bytes are no picture that Pillow can read.
+        OSError: the bytes are no picture that Pillow can read, or break off where the block decodes them.
         ValueError: it has more pixels than Pillow agrees to decode, about 13,000 x 13,000.
     """
     try:
