@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--weights", choices=["student", "teacher"], help="which network (default: the teacher's, where there is one)"
     )
-    shapes = parser.add_argument_group("what no weight tells, where it is not as published")
+    shapes = parser.add_argument_group("what no weight tells, where it is not what is assumed")
     shapes.add_argument("--output-stride", type=int, metavar="N", help="8, 16 or 32")
     shapes.add_argument("--aspp-rates", metavar="A,B,C", help="dilations of the spatial pyramid")
     shapes.add_argument("--multi-grid", metavar="A,B,C", help="factors on the dilations of a ResNet's last stage")
@@ -84,6 +84,8 @@ def show(made: Converted, arguments: argparse.Namespace) -> None:
     if peer.choices:
         told = ", ".join(f"{field} {getattr(made.config, field)}" for field in peer.choices)
         print(f"{told}: no weight tells these; --{' --'.join(peer.choices).replace('_', '-')} set them")
+    for doubt in made.doubts:
+        print(f"note: {doubt}")
     if made.left_out:
         print(f"left out, since they never enter the logits: {some(made.left_out, 4)}")
     print(f"model: {made.folder} (the card says whose it is: {peer.licence}, not measured by us)")

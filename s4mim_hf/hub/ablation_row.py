@@ -10,6 +10,9 @@ from s4mim_hf.errors import InputError
 from s4mim_hf.hub.card_facts import read_json
 from s4mim_hf.hub.card_text import table
 
+# The row whose runs have all labels, whatever the table's fraction; this package may not import the rows.
+_CEILING, _ALL = "fully_supervised", "all"
+
 
 def ablation_row(path: Path, config_hash: str | None) -> str:
     """Find the run of a configuration in an ablation's results.json, and return its row among the others.
@@ -36,7 +39,7 @@ def ablation_row(path: Path, config_hash: str | None) -> str:
     # The ceiling is in all of them, and of no fraction itself.
     shown = next((found for found in tables if found["fraction"] == run["fraction"]), tables[0])
     rows = _rows(results, shown, run["row"])
-    return "\n\n".join([_introduction(results, run), rows, _reading(results, run["fraction"])])
+    return "\n\n".join([_introduction(results, run), rows, _reading(results, shown)])
 
 
 def _introduction(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
@@ -56,7 +59,7 @@ def _rows(results: Mapping[str, Any], shown: Mapping[str, Any], own: str) -> str
     heading = ["row", "mIoU, last", *([f"difference to {reference}"] if reference else [])]
     # Of one run with its seed a reader must see whether it is a lucky one.
     heading.append(f"by seed ({', '.join(map(str, seeds))})")
-    last = {(run["row"], run["seed"]): run["last"] for run in results["runs"] if run["fraction"] in _fractions(shown)}
+    last = {(run["row"], run["seed"]): run["last"] for run in _runs(results, shown)}
     lines = []
     for row in shown["rows"]:
         name = f"**{row['row']}**" if row["row"] == own else row["row"]
@@ -67,9 +70,14 @@ def _rows(results: Mapping[str, Any], shown: Mapping[str, Any], own: str) -> str
     return table(heading, lines)
 
 
-def _fractions(shown: Mapping[str, Any]) -> set[str]:
-    """Return the fraction of a table and the one of its ceiling, which all tables share."""
-    return {shown["fraction"], "all"}
+def _runs(results: Mapping[str, Any], shown: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the runs of a table: those of its fraction, and the ceiling's, which all tables share.
+
+    Other rows have runs with all labels too where that is a fraction of the ablation; those are of its table alone.
+    """
+    return [
+        run for run in results["runs"] if run["fraction"] == (_ALL if run["row"] == _CEILING else shown["fraction"])
+    ]
 
 
 def _spread(spread: Mapping[str, Any] | None, signed: bool = False) -> str:
@@ -80,11 +88,14 @@ def _spread(spread: Mapping[str, Any] | None, signed: bool = False) -> str:
     return text if spread["std"] is None else f"{text} ± {100 * spread['std']:.1f}"
 
 
-def _reading(results: Mapping[str, Any], fraction: str) -> str:
+def _reading(results: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, results["seeds"]))
     if len(results["seeds"]) == 1:
         return f"One run a row (seed {seeds}): that says little, because nothing here tells how far apart two runs are."
     # A prepared folder is one labelled split for all seeds; of raw images each seed draws its own.
-    drawn = len({run["split_hash"] for run in results["runs"] if run["fraction"] == fraction}) > 1
+    # All labels may be one split beside seeded draws, so the ceiling counts only where the table has nothing else.
+    runs = _runs(results, shown)
+    of_fraction = [run for run in runs if run["row"] != _CEILING] or runs
+    drawn = len({run["split_hash"] for run in of_fraction}) > 1
     splits = "each with its labelled draw" if drawn else "all of one labelled split"
     return f"Mean ± sample standard deviation over the seeds {seeds}, {splits}; differences are paired by seed."

@@ -96,15 +96,66 @@ def test_the_results_read_back_from_the_header_as_they_were_given() -> None:
         ("license", "mine", "license is 'mine'"),
         ("license", None, "license is missing"),
         ("pipeline_tag", ["a"], "pipeline_tag is missing"),
+        ("license", [], "license is missing"),
+        ("license", ["mit", "mine"], "license is 'mine'"),
+        ("license", ["mit", 3], "license is no list of words"),
         ("tags", ["a", 3], "tags is no list of words"),
+        ("metrics", {"mean_iou": 1}, "metrics is no list of words"),
+        ("datasets", [None], "datasets is no list of words"),
         ("datasets", ["camvid set/x"], "'camvid set/x' is no id of the Hub"),
-        ("base_model", "resnet", "'resnet' is no id of the Hub"),
+        ("base_model", "a/b/c", "'a/b/c' is no id of the Hub"),
+        ("base_model", ["a/b", "c d"], "'c d' is no id of the Hub"),
+        ("base_model", {"a": "b"}, "base_model is no list of words"),
     ],
 )
 def test_headers_that_the_hub_would_not_take(key: str, value: object, problem: str) -> None:
     broken = card()
     broken.data[key] = value
-    assert problem in "; ".join(card_problems(broken))
+    [found] = card_problems(broken)
+    assert problem in found
+
+
+HEADER = "library_name: transformers\nlicense: mit\npipeline_tag: image-segmentation\n"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "base_model: a/b",
+        "base_model: [a/b, c/d]",
+        "base_model: resnet50",
+        "base_model: ''",
+        "datasets: [imagenet-1k]",
+        "datasets: imagenet-1k",
+        "datasets: [imagenet-1k, ann/streets]",
+        "metrics: mean_iou",
+        "tags: one",
+        "license: [mit]",
+        "license: [mit, cc-by-4.0]",
+        "license: fair-noncommercial-research-license",
+    ],
+)
+def test_headers_by_hand_that_the_hub_takes(written: str) -> None:
+    key = written.partition(":")[0]
+    header = "".join(line for line in HEADER.splitlines(keepends=True) if not line.startswith(key)) + f"{written}\n"
+    made = ModelCard(f"---\n{header}---\n# Mine\n")
+    assert card_problems(made) == []
+    # Nothing is rewritten on the way: what is published is what was written.
+    value = yaml.safe_load(written)[key]
+    assert yaml.safe_load(str(made).split("---\n")[1])[key] == ([value] if key == "tags" else value)
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"), [("0.5", True), ("20.0 ± 1.2", True), ("[0.5, 0.6]", True), (".nan", False), ("null", False)]
+)
+def test_values_of_results_by_hand(value: str, whole: bool) -> None:
+    index = (
+        "model-index:\n- name: mine\n  results:\n  - task: {type: image-segmentation}\n"
+        f"    dataset: {{type: streets, name: Streets}}\n    metrics: [{{type: mean_iou, value: {value}}}]\n"
+    )
+    problems = card_problems(ModelCard(f"---\n{HEADER}{index}---\n# Mine\n"))
+    assert bool(problems) is not whole
+    assert all("incomplete" in problem for problem in problems)
 
 
 def test_the_template_names_what_is_given_and_nothing_else() -> None:

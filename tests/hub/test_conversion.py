@@ -114,6 +114,72 @@ def test_the_card_says_whose_weights_these_are(tmp_path: Path) -> None:
     }
 
 
+def network_of(folder: Path) -> str:
+    """Return what the card of a folder says of the network."""
+    text: str = ModelCard.load(folder / "README.md").text
+    return text.partition("## The network\n\n")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("peer", "taken", "other", "options"),
+    [
+        (
+            "unimatch",
+            "output_stride 16; aspp_rates 6, 12, 18; multi_grid none",
+            "output_stride 8; aspp_rates 12, 24, 36; multi_grid 2, 2, 4",
+            "--output-stride 8 --aspp-rates 12,24,36 --multi-grid 2,2,4",
+        ),
+        (
+            "corrmatch",
+            "output_stride 8; aspp_rates 12, 24, 36; multi_grid none",
+            "multi_grid 2, 2, 4",
+            "--multi-grid 2,2,4",
+        ),
+    ],
+)
+def test_of_19_classes_it_is_said_that_configurations_differ(
+    peer: str, taken: str, other: str, options: str, tmp_path: Path
+) -> None:
+    state = deeplab_state(classes=19, correlation=peer == "corrmatch")
+    checkpoint = written(tmp_path, peer, state)
+    made = convert_checkpoint(peer, checkpoint, tmp_path / "model")
+    said = ". ".join(made.doubts)
+    for part in ("no weight tells", f": {taken} are taken here", f"other versions have {other}"):
+        assert part in said, part
+    assert said.endswith(f"with {options}")
+    network = network_of(tmp_path / "model")
+    assert all(sentence[1:] in network for sentence in made.doubts)
+    assert "`multi_grid` none (assumed)" in network
+    # With these options it is the other network indeed, and no doubt is left.
+    choices = dict(PEERS[peer].cityscapes_otherwise)
+    again = convert_checkpoint(peer, checkpoint, tmp_path / "again", choices=choices)
+    assert again.doubts == ()
+    assert "`multi_grid` 2, 2, 4 (as asked for)" in network_of(tmp_path / "again")
+    images = torch.randn(1, 3, 97, 66, generator=torch.Generator().manual_seed(1))
+    model, _ = load_model(tmp_path / "again")
+    with torch.no_grad():
+        expected = deeplab_logits(state, images, stride=8, rates=(12, 24, 36), multi_grid=(2, 2, 4))
+        assert (model(images).logits - expected).abs().max() < 1e-5
+
+
+def test_doubts_are_of_what_nobody_said(tmp_path: Path) -> None:
+    state = deeplab_state(classes=19, correlation=True)
+    checkpoint = written(tmp_path, "corrmatch", state)
+    no_grid = convert_checkpoint("corrmatch", checkpoint, tmp_path / "none", choices={"multi_grid": [1, 1, 1]})
+    assert no_grid.doubts == ()
+    stride = convert_checkpoint("corrmatch", checkpoint, tmp_path / "stride", choices={"output_stride": 16})
+    assert "output_stride 16; aspp_rates 12, 24, 36; multi_grid none are taken here" in stride.doubts[0]
+    # Of the same 19 classes by names of one's own, and of others.
+    names = [f"class {index}" for index in range(19)]
+    assert convert_checkpoint("corrmatch", checkpoint, tmp_path / "names", classes=names).doubts
+    for encoder, classes in (("resnet", 21), ("xception", 19)):
+        other = written(tmp_path, state=deeplab_state(encoder, classes=classes))
+        assert convert_checkpoint("unimatch", other, tmp_path / f"{encoder}{classes}").doubts == ()
+        network = network_of(tmp_path / f"{encoder}{classes}")
+        expected = "`output_stride` 16 (assumed); `aspp_rates` 6, 12, 18 (assumed); `multi_grid` none (assumed)"
+        assert f"No weight tells {expected}; `--output-stride`, `--aspp-rates`, `--multi-grid` of" in network
+
+
 @pytest.mark.parametrize(
     ("count", "given", "first", "color"),
     [

@@ -51,6 +51,8 @@ def test_cityscapes_are_evaluated_by_windows(
     assert "19 classes (taken to be cityscapes's by their number): road" in printed
     assert "left out, since they never enter the logits: corr.conv1.weight" in printed
     assert "cc-by-nc-4.0, not measured by us" in printed
+    assert "note: 19 classes are what Cityscapes has, for which CorrMatch's repository has other" in printed
+    assert "scripts/convert.py with --multi-grid 2,2,4" in printed
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from s4mim_hf.data.catalog import CATALOG, Color, default_palette
 from s4mim_hf.errors import InputError, nearest
 from s4mim_hf.hub.card import save_card
-from s4mim_hf.hub.conversion.peer_card import render_peer_card
+from s4mim_hf.hub.conversion.peer_card import doubts, render_peer_card
 from s4mim_hf.hub.conversion.peers import Peer, check_peer, peer_named
 from s4mim_hf.hub.conversion.reading import PeerWeights, Weights, read_checkpoint
 from s4mim_hf.modeling import S4MIMConfig, S4MIMForSemanticSegmentation, S4MIMImageProcessor
@@ -36,6 +37,7 @@ class Converted:
         weights: whose they are, the student's or the teacher's.
         left_out: names of the checkpoint's weights that have no place in the network.
         data: the data set whose classes it has; None where they were given, or are unknown.
+        doubts: what may be wrong about the network although every weight fits, in sentences to be shown.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Converted:
     weights: Weights
     left_out: tuple[str, ...]
     data: str | None
+    doubts: tuple[str, ...] = ()
 
 
 def convert_checkpoint(
@@ -65,7 +68,8 @@ def convert_checkpoint(
         data: a data set of the catalog, for classes and colours; None: the usual one of so many classes.
         classes: their names in the order of ids, in place of `data`'s.
         weights: "student" or "teacher" (the moving average); None: the teacher where there is one.
-        choices: fields of `S4MIMConfig` that no weight tells, where they are not the peer's published ones.
+        choices: fields of `S4MIMConfig` that no weight tells, where they are not those that the peer's converter
+            takes.
 
     Raises:
         InputError: the peer is unknown, the file is damaged, another network's or not whole, the classes do not fit,
@@ -82,22 +86,22 @@ def convert_checkpoint(
         config, state = _converted(known, read, choices or {})
     except ValueError as error:
         raise InputError(f"{checkpoint}: {error}") from None
-    names, palette, used = _classes(config.num_labels, data, classes)
-    config = S4MIMConfig.from_dict(
-        config.to_dict()
-        | {
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: index for index, name in enumerate(names)},
-            "palette": [list(color) for color in palette] if palette else None,
-        }
-    )
+    config, used = _with_classes(config, data, classes)
     segmenter = S4MIMForSemanticSegmentation(config)
     segmenter.load_state_dict(state)
     left_out = tuple(key for key in read.state if known.left_out and key.startswith(known.left_out))
+    given = tuple(choices or ())
     made = Converted(
-        output, config, sum(parameter.numel() for parameter in segmenter.parameters()), read.weights, left_out, used
+        folder=output,
+        config=config,
+        parameters=sum(parameter.numel() for parameter in segmenter.parameters()),
+        weights=read.weights,
+        left_out=left_out,
+        data=used,
+        doubts=doubts(known, config, given),
     )
-    _write(segmenter, made, known, checkpoint, read)
+    card = render_peer_card(known, config, checkpoint.name, read, left_out, used, given)
+    _write(segmenter, output, card)
     return made
 
 
@@ -112,6 +116,19 @@ def _converted(
             # A choice that the network cannot have is refused where it is built.
             S4MIMForSemanticSegmentation(config)
     return config, state
+
+
+def _with_classes(
+    config: S4MIMConfig, data: str | None, classes: Sequence[str] | None
+) -> tuple[S4MIMConfig, str | None]:
+    """Return the configuration with its classes, and the data set that they are from."""
+    names, palette, used = _classes(config.num_labels, data, classes)
+    named = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+        "palette": [list(color) for color in palette] if palette else None,
+    }
+    return S4MIMConfig.from_dict(config.to_dict() | named), used
 
 
 def _classes(
@@ -140,11 +157,9 @@ def _classes(
     return info.classes, info.palette, name
 
 
-def _write(
-    segmenter: S4MIMForSemanticSegmentation, made: Converted, peer: Peer, checkpoint: Path, read: PeerWeights
-) -> None:
+def _write(segmenter: S4MIMForSemanticSegmentation, output: Path, card: ModelCard) -> None:
     """Write everything beside the output, then give it its name."""
-    target = made.folder.absolute()
+    target = output.absolute()
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     bars = logging.is_progress_bar_enabled()
@@ -153,11 +168,10 @@ def _write(
         target.parent.mkdir(parents=True, exist_ok=True)
         segmenter.save_pretrained(partial)
         S4MIMImageProcessor().save_pretrained(partial)
-        card = render_peer_card(peer, made.config, checkpoint.name, read, made.left_out, made.data)
         save_card(card, partial)
         partial.rename(target)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{made.folder} cannot be written: {error}; free space, or give another folder") from None
+        raise InputError(f"{output} cannot be written: {error}; free space, or give another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if bars:

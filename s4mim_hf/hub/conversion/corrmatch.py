@@ -16,7 +16,9 @@ LEFT_OUT = ("corr.", "proj.")
 def convert(state: Mapping[str, torch.Tensor]) -> tuple[S4MIMConfig, dict[str, torch.Tensor]]:
     """Return the architecture and our segmenter's weights; all but `LEFT_OUT` are used.
 
-    Output stride 8 and the dilations 12, 24, 36 are what all of its published configurations have.
+    No weight tells output stride, dilations and multi-grid. Assumed are 8, 12, 24, 36 and none: what its configuration
+    of Pascal VOC has in all versions that we know, and that of Cityscapes since commit ca5c877. Before (b7aa84e),
+    Cityscapes has the multi-grid 2, 2, 4; see `Peer.cityscapes_otherwise`.
 
     Args:
         state: tensors by CorrMatch's names.

@@ -31,8 +31,9 @@ def convert_deeplab(
 
     Args:
         state: tensors by the peer's names.
-        output_stride: of a ResNet; with `rates` the two things that no shape tells. Their Xception has 16.
-        rates: dilations of the pyramid's three 3x3 branches.
+        output_stride: of a ResNet, which no shape tells. Their Xception has 16.
+        rates: dilations of the pyramid's three 3x3 branches, which no shape tells. Nor does one tell a ResNet's
+            multi-grid: none is taken.
         left_out: prefixes of weights that only training reads.
 
     Returns:

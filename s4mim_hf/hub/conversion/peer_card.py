@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -12,6 +13,7 @@ from s4mim_hf.hub.conversion.peers import Peer
 from s4mim_hf.hub.conversion.reading import PeerWeights
 from s4mim_hf.modeling import S4MIMConfig
 
+CITYSCAPES_CLASSES = len(CATALOG["cityscapes"].classes)
 _LOADING = """```python
 import torch
 from PIL import Image
@@ -37,6 +39,7 @@ def render_peer_card(
     read: PeerWeights,
     left_out: Sequence[str],
     data: str | None,
+    given: Collection[str] = (),
 ) -> ModelCard:
     """Write the card of a converted checkpoint.
 
@@ -47,6 +50,7 @@ def render_peer_card(
         read: what was read from it.
         left_out: weights of the file that the network has no place for.
         data: the data set whose classes it has; None where it is not known.
+        given: fields of `config` that a person gave, since no weight tells them.
     """
     metadata = ModelCardData(
         library_name="transformers",
@@ -63,7 +67,7 @@ def render_peer_card(
         f"Licence: their repository's ({peer.licence}). Please cite their paper when you use these weights. The Python "
         "files in this folder are s4mim_hf's (Apache-2.0).",
         "## Where the weights are from\n\n" + _origin(file_name, read, left_out),
-        "## The network\n\n" + _network(config, peer),
+        "## The network\n\n" + _network(config, peer, given),
         "## Results\n\nNobody of s4mim_hf has measured these weights. Numbers that their authors publish were measured "
         "by them, with their code.",
         "## How to load it\n\n" + _LOADING,
@@ -82,16 +86,61 @@ def _origin(file_name: str, read: PeerWeights, left_out: Sequence[str]) -> str:
     return f"File `{file_name}`, sha256 `{read.sha256}`; {entry}. {lost}"
 
 
-def _network(config: S4MIMConfig, peer: Peer) -> str:
+def doubts(peer: Peer, config: S4MIMConfig, given: Collection[str]) -> tuple[str, ...]:
+    """Say in sentences what may be wrong about the network although every weight fits.
+
+    Configurations of Cityscapes differ between the versions of the peers' repositories, and no weight tells which one a
+    checkpoint is from. Theirs are all on ResNets.
+
+    Args:
+        peer: whose weights these are.
+        config: the network's.
+        given: fields of it that a person gave.
+
+    Returns:
+        None of them where the weights are not of Cityscapes' 19 classes, or all that differs was given.
+    """
+    other = {field: value for field, value in peer.cityscapes_otherwise.items() if field not in given}
+    of_a_resnet = getattr(config.backbone_config, "model_type", None) == "resnet"
+    if config.num_labels != CITYSCAPES_CLASSES or not of_a_resnet or not other:
+        return ()
+    taken = _listed({field: getattr(config, field) for field in peer.choices})
+    options = " ".join(f"{_option(field)} {_written(value, ',')}" for field, value in other.items())
+    return (
+        f"{CITYSCAPES_CLASSES} classes are what Cityscapes has, for which {peer.title}'s repository has other "
+        "configurations in other versions, and no weight tells which one a checkpoint is from: "
+        f"{taken} are taken here, other versions have {_listed(other)}",
+        "with the wrong ones the weights load and the predictions are worse, without any error; see which network "
+        f"scores higher on validation images, this one or that of scripts/convert.py with {options}",
+    )
+
+
+def _network(config: S4MIMConfig, peer: Peer, given: Collection[str]) -> str:
     backbone = config.backbone_config
     model_type = getattr(backbone, "model_type", "unknown")
     depths = getattr(backbone, "depths", None)
     lines = [f"Encoder `{model_type}`" + (f" of depths {', '.join(map(str, depths))}" if depths else "") + "."]
-    told = []
-    for field in peer.choices:
-        value = getattr(config, field)
-        if value is not None:
-            told.append(f"`{field}` {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}")
-    if told:
-        lines.append(f"No weight tells {'; '.join(told)}: they are as published, or as was asked for.")
+    if peer.choices:
+        told = "; ".join(
+            f"`{field}` {_written(getattr(config, field))} ({'as asked for' if field in given else 'assumed'})"
+            for field in peer.choices
+        )
+        options = ", ".join(f"`{_option(field)}`" for field in peer.choices)
+        lines.append(f"No weight tells {told}; {options} of `scripts/convert.py` set them otherwise.")
+    lines += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in doubts(peer, config, given)]
     return " ".join(lines)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "; ".join(f"{field} {_written(value)}" for field, value in values.items())
+
+
+def _written(value: Any, separator: str = ", ") -> str:
+    if value is None:
+        return "none"
+    return separator.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _option(field: str) -> str:
+    """Return what a field of the configuration is called on the command line."""
+    return f"--{field.replace('_', '-')}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -28,6 +29,8 @@ class Peer:
         mark: a weight's name that no other peer's network has beside `without`.
         without: a weight's name that its network lacks; None: `mark` says enough.
         choices: fields of `S4MIMConfig` that no weight tells, and that a person may set.
+        cityscapes_otherwise: those of `choices` that configurations of Cityscapes in other versions of its repository
+            have other values of than are taken, with these values.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Peer:
     mark: str
     without: str | None = None
     choices: tuple[str, ...] = ()
+    cityscapes_otherwise: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def made(self, keys: Collection[str]) -> bool:
         """Say whether weights of these names are this peer's."""
@@ -57,6 +61,8 @@ class Peer:
 
 
 _OF_A_DEEPLAB = ("output_stride", "aspp_rates", "multi_grid")
+# What both repositories' ResNets make of a configuration that asks for a multi-grid.
+_GRID = (2, 2, 4)
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
@@ -71,6 +77,8 @@ PEERS: dict[str, Peer] = {
             mark="head.b0.0.weight",
             without="corr.conv1.weight",
             choices=_OF_A_DEEPLAB,
+            # Commit 7292bac.
+            cityscapes_otherwise={"output_stride": 8, "aspp_rates": (12, 24, 36), "multi_grid": _GRID},
         ),
         Peer(
             name="unimatch_v2",
@@ -90,6 +98,8 @@ PEERS: dict[str, Peer] = {
             licence="cc-by-nc-4.0",
             mark="corr.conv1.weight",
             choices=_OF_A_DEEPLAB,
+            # Before commit ca5c877.
+            cityscapes_otherwise={"multi_grid": _GRID},
         ),
     )
 }
