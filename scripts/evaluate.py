@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,23 @@ def check_classes(model: Any, data: PreparedData, model_name: str) -> None:
             )
 
 
+def check_processor(processor: Any, model_name: str) -> None:
+    """Refuse a processor that makes other pixels of a picture than the evaluation does."""
+    factor = getattr(processor, "rescale_factor", None)
+    if getattr(processor, "do_flip_channel_order", None):
+        what = "swaps red and blue (do_flip_channel_order)"
+    elif not getattr(processor, "do_rescale", None) or not math.isclose(factor or 0, 1 / 255, rel_tol=1e-3):
+        what = f"does not scale pictures to 0 .. 1 (do_rescale, and a rescale_factor of {factor})"
+    elif not getattr(processor, "do_normalize", None):
+        what = "does not normalise pictures (do_normalize)"
+    else:
+        return
+    raise InputError(
+        f"the image processor of {model_name} {what}, but here pictures are scaled to 0 .. 1 and normalised by its "
+        "image_mean and image_std, as those of models trained here; evaluate such a model"
+    )
+
+
 def main() -> None:
     """Evaluate and print; with a reference metric, compare with it."""
     arguments = parse_arguments()
@@ -92,6 +110,7 @@ def main() -> None:
     data = load_prepared(arguments.data, unlabeled=False)
     model, processor = load_model(arguments.model)
     check_classes(model, data, arguments.model)
+    check_processor(processor, arguments.model)
     rows = data.validation if arguments.split == "validation" else data.labeled
     collector = load_reference(arguments.metric, state, data)
     evaluator = Evaluator(

@@ -23,7 +23,7 @@ from s4mim_hf.data.shrinking import shrink_label, shrink_pixels
 from s4mim_hf.demo.models import DemoModel, classes_agree
 from s4mim_hf.demo.pictures import read_picture
 from s4mim_hf.errors import InputError
-from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits, without_padding
+from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits, whole_pictures, without_padding
 from s4mim_hf.modeling.image_processing_s4mim import class_map
 
 DISPLAY_SIDE = 1280
@@ -127,8 +127,8 @@ def segment(
         InputError: the device has not memory enough.
     """
     try:
-        inputs = model.processor(images=[Image.fromarray(image)], return_tensors="pt")
-        logits = predict_logits(model.segmenter, inputs["pixel_values"].to(model.device), _WHOLE)[0]
+        inputs = whole_pictures(model.processor, [Image.fromarray(image)])
+        logits = predict_logits(model.segmenter, inputs.to(model.device), _WHOLE)[0]
         logits = without_padding(logits, model.processor, (image.shape[0], image.shape[1]))
         ids = class_map(logits, size).to(torch.uint8).cpu().numpy()
         # The highest of the softmax, without the others.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from s4mim_hf.locking import LOCK_FILE
 from s4mim_hf.prediction.shards import write_json
 
 RECORD = "prediction.json"
+# Where people's own folders are.
+_HOMES = (Path("/home"), Path("/Users"))
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -30,9 +33,17 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def model_in_words(name: str) -> str:
-    """Return a model's name for what may be published: no whole path of this machine."""
+    """Return a model's name for what may be published: of a path on this machine, the folder's name alone.
+
+    A run's is runs/NAME/model, where the part before tells which; but not if that is a person's name.
+    """
     path = Path(name).expanduser()
-    return "/".join(path.absolute().parts[-2:]) if path.is_dir() else name
+    if not path.is_dir():
+        return name
+    folder = Path(os.path.abspath(path))
+    before = folder.parent
+    is_personal = before in (Path.home(), *_HOMES) or before.parent in _HOMES
+    return folder.name if folder.name != "model" or is_personal or not before.name else f"{before.name}/model"
 
 
 @contextmanager

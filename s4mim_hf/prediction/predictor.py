@@ -19,7 +19,7 @@ from s4mim_hf.data.sources.base import SampleError
 from s4mim_hf.data.streaming.stream import UNREADABLE
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.batching import read_ahead, same_size_batches
-from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits, without_padding
+from s4mim_hf.evaluation.inference import InferenceConfig, predict_logits, whole_pictures, without_padding
 from s4mim_hf.prediction.scores import classes_and_confidence
 from s4mim_hf.prediction.sources import InputImage
 
@@ -149,8 +149,8 @@ class Predictor:
     @torch.inference_mode()
     def _run(self, batch: list[_Decoded]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return class maps and confidences of images of one size, which is theirs too."""
-        inputs = self.processor(images=[Image.fromarray(entry.pixels) for entry in batch], return_tensors="pt")
-        scores = predict_logits(self.model, inputs["pixel_values"].to(self._device), self.inference)
+        inputs = whole_pictures(self.processor, [Image.fromarray(entry.pixels) for entry in batch])
+        scores = predict_logits(self.model, inputs.to(self._device), self.inference)
         # Of another size than the image where the processor shrank, resized or padded it.
         size = batch[0].pixels.shape[0], batch[0].pixels.shape[1]
         scores = without_padding(scores, self.processor, size)

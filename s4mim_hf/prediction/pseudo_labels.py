@@ -55,6 +55,8 @@ class PseudoLabels:
         InputError: there are too many classes.
     """
 
+    # The prepared folder is written from the journal.
+    stay = True
     schema = pa.schema(
         {
             NUMBER: pa.int64(), "name": pa.string(), "height": pa.int32(), "width": pa.int32(), "known": pa.int64(),
@@ -82,13 +84,12 @@ class PseudoLabels:
             "image": found.data if self._keep_images else None,
         }
 
-    def is_published(self, part: int) -> bool:
+    def is_published(self, part: int, count: int) -> bool:
         """Say whether a part's rows are where they are needed: they stay in the journal."""
         return True
 
-    def publish(self, part: int, rows: pa.Table) -> bool:
-        """Keep the rows."""
-        return False
+    def publish(self, part: int, rows: pa.Table) -> None:
+        """Do nothing: see `is_published`."""
 
 
 def known_ids(label: np.ndarray, confidence: np.ndarray, threshold: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from s4mim_hf.errors import InputError
 from s4mim_hf.evaluation.batching import read_ahead
 from s4mim_hf.prediction.journal import NUMBER, Journal
-from s4mim_hf.prediction.pictures import PictureFolder
+from s4mim_hf.prediction.pictures import PictureFolder, Written
 from s4mim_hf.prediction.predictor import Bad, LeftOut, Prediction, Predictor
 from s4mim_hf.prediction.sources import InputImage, SourcePart
 from s4mim_hf.prediction.summary import Summary, class_pixels
@@ -29,18 +29,20 @@ class Rows(Protocol):
 
     Attributes:
         schema: of the rows: the columns `number`, `mean_confidence` and `pixels` (of each class), and its own.
+        stay: whether the rows of a finished part are still needed, once they are published.
     """
 
     schema: pa.Schema
+    stay: bool
 
     def row(self, found: Prediction) -> Mapping[str, Any]:
         """Return the columns of its own; called in several threads."""
 
-    def is_published(self, part: int) -> bool:
-        """Say whether what becomes of a part is there."""
+    def is_published(self, part: int, count: int) -> bool:
+        """Say whether what becomes of a part is there, and of so many rows."""
 
-    def publish(self, part: int, rows: pa.Table) -> bool:
-        """Make of a part's rows, in any order, what becomes of them; say whether they are needed no longer."""
+    def publish(self, part: int, rows: pa.Table) -> None:
+        """Make of a part's rows, in any order, what becomes of them."""
 
 
 class Progress:
@@ -78,19 +80,23 @@ class Progress:
 def predict_pictures(
     parts: Sequence[SourcePart], predictor: Predictor, folder: PictureFolder, progress: Progress
 ) -> Summary:
-    """Predict every image whose pictures are not all there.
+    """Predict every image whose pictures are not all there, or are those of another image.
 
     Raises:
         InputError: a picture cannot be written, or a shard cannot be read.
     """
     summary = Summary()
 
+    def look(image: InputImage) -> tuple[InputImage, Written]:
+        return image, folder.written(image)
+
     def waiting(part: SourcePart) -> Iterator[InputImage]:
-        for image in part.images():
-            if folder.has(image.name):
+        for image, written in read_ahead(look, part.images(), _ENCODING):
+            if written == "all":
                 summary.kept += 1
                 progress.update(fast=True)
             else:
+                summary.replaced += written == "others"
                 yield image
 
     def write(found: Outcome) -> Outcome:
@@ -131,11 +137,14 @@ def predict_parts(
         with _writing(journals):
             try:
                 before = journal.summary()
-                if before is not None and not before.bad and rows.is_published(number):
+                if before is not None and not before.bad and rows.is_published(number, before.measured):
                     # Bad ones are tried again: they may have been replaced.
                     before.predicted, before.kept = 0, before.measured
                     progress.update(before.kept + before.left_out, fast=True)
                     summary.merge(before)
+                    if not rows.stay:
+                        # Those of a call that was killed just before it would have done so.
+                        journal.remove_rows()
                 else:
                     summary.merge(_predict_part(number, part, predictor, rows, journal, progress))
             finally:
@@ -160,14 +169,15 @@ def _predict_part(
         _count(summary, found, progress)
     journal.close()
     table = journal.table()
-    anew = summary.predicted > 0 or not rows.is_published(number)
-    unneeded = anew and rows.publish(number, table)
+    # An earlier call may have been killed after its last row and before they were published.
+    if summary.predicted or not rows.is_published(number, len(table)):
+        rows.publish(number, table)
     # In the order of the images, so that an interruption changes no bit of the sum.
     order = table.select([NUMBER, "mean_confidence", "pixels"]).sort_by(NUMBER)
     for confidence, pixels in zip(order["mean_confidence"].to_pylist(), order["pixels"].to_pylist(), strict=True):
         summary.measure(confidence, pixels)
     journal.finish(summary)
-    if unneeded and not summary.bad:
+    if not rows.stay and not summary.bad:
         journal.remove_rows()
     return summary
 

@@ -45,6 +45,8 @@ class PredictionShards:
         palette: class colours of the masks.
     """
 
+    # What is in a shard need not be in the journal as well.
+    stay = False
     schema = pa.schema(
         [*_FEATURES.arrow_schema, pa.field(NUMBER, pa.int64()), pa.field("pixels", pa.list_(pa.int64()))]
     )
@@ -62,12 +64,15 @@ class PredictionShards:
             "confidence": {"bytes": encoded(confidence_picture(found.confidence)), "path": None},
         }
 
-    def is_published(self, part: int) -> bool:
-        """Say whether a part's shard is there."""
-        return self._path(part).is_file()
+    def is_published(self, part: int, count: int) -> bool:
+        """Say whether a part's shard is there, with so many rows; one that cannot be read is none."""
+        try:
+            return pq.read_metadata(self._path(part)).num_rows == count
+        except (OSError, pa.ArrowException):
+            return False
 
-    def publish(self, part: int, rows: pa.Table) -> bool:
-        """Write a part's shard, whole or not at all; its rows are needed no longer.
+    def publish(self, part: int, rows: pa.Table) -> None:
+        """Write a part's shard, whole or not at all.
 
         Raises:
             OSError: it cannot be written.
@@ -89,7 +94,6 @@ class PredictionShards:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        return True
 
     def _path(self, part: int) -> Path:
         return self._folder / f"{SPLIT}-{part:05d}-of-{self._parts:05d}.parquet"

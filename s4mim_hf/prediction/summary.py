@@ -23,6 +23,7 @@ class Summary:
         predicted: images that this call predicted.
         kept: images that were predicted before.
         left_out: images that were not to be predicted.
+        replaced: images under whose names there were results of other pictures, which are removed.
         bad: images that cannot be predicted.
         reasons: why, by their names; of the first thousand.
         measured: images that the next two are over.
@@ -38,6 +39,7 @@ class Summary:
     measured: int = 0
     confidence: float = 0.0
     pixels: list[int] = field(default_factory=list)
+    replaced: int = 0
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Summary:
@@ -66,6 +68,7 @@ class Summary:
         self.predicted += other.predicted
         self.kept += other.kept
         self.left_out += other.left_out
+        self.replaced += other.replaced
         self.bad += other.bad
         self.reasons = dict([*self.reasons.items(), *other.reasons.items()][:_NAMED])
         self.measured += other.measured
@@ -91,6 +94,8 @@ class Summary:
             counts.add_row(words, str(count))
         if self.left_out:
             counts.add_row("left out: labelled by people, or kept for validation", str(self.left_out))
+        if self.replaced:
+            counts.add_row("had results of other pictures, now removed", str(self.replaced))
         tables = [counts]
         if self.measured:
             mean = self.mean_confidence or 0.0

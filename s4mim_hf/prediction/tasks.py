@@ -106,8 +106,8 @@ class PictureTask:
 
     def finish(self, summary: Summary, say: Callable[[str], None]) -> str:
         """See `Task`."""
-        if summary.predicted + summary.kept == 0:
-            # Nothing was written that the record could be about.
+        if summary.predicted + summary.kept == 0 and self._pictures.is_empty():
+            # Neither this call nor an earlier one has written what the record could be about.
             (self.folder / RECORD).unlink(missing_ok=True)
         return f"masks are in {self.folder / 'masks'}"
 

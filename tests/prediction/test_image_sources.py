@@ -60,6 +60,45 @@ def test_patterns_are_matched_by_us(tmp_path: Path) -> None:
     refused("matches 1 files or folders, but no image", tmp_path / "b" / "*.txt")
 
 
+def test_an_image_that_is_a_link_is_called_as_the_link_however_it_is_given(tmp_path: Path) -> None:
+    stored = picture(tmp_path / "store" / "0f3a.jpg")
+    blob = picture(tmp_path / "cache" / "blobs" / "9d1c", format="PNG")
+    photos, snapshot = tmp_path / "photos", tmp_path / "cache" / "snapshots" / "main"
+    for folder, name, target in ((photos, "cat.jpg", stored), (snapshot, "dog.png", blob), (snapshot, "two.png", blob)):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+    for source in (photos, photos / "*.jpg", photos / "cat.jpg", tmp_path / "p*" / "cat.jpg"):
+        assert names(source)[0].rpartition("/")[2] == "cat"
+    assert names(snapshot) == names(snapshot / "*.png") == ["dog", "two"], "two names of one blob are two images"
+    assert names(snapshot / "dog.png") == ["dog"]
+    assert opened(snapshot / "*.png").read(1) == blob.read_bytes()
+    assert names(photos, photos / "cat.jpg", photos / "*.jpg") == ["cat"], "given thrice, predicted once"
+    (tmp_path / "out").mkdir()
+    (photos / "old.png").symlink_to(picture(tmp_path / "out" / "masks" / "old.png"))
+    for source in (photos, photos / "*"):
+        assert names(source, output=tmp_path / "out") == ["cat"], "a link to a result is no input"
+
+
+def test_folders_that_are_links_keep_their_names_below_a_pattern(tmp_path: Path, monkeypatch: Any) -> None:
+    picture(tmp_path / "store" / "7b" / "x.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "album").symlink_to(tmp_path / "store" / "7b")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    for start in (tmp_path / "photos", tmp_path / "link"):
+        assert names(start) == names(start / "*") == names(start / "**" / "*.png") == ["album/x"]
+        assert names(start / "album" / "*.png") == ["x"]
+    monkeypatch.chdir(tmp_path / "photos")
+    for pattern in ("*", "./*/x.png", "../photos/**/*.png"):
+        assert names(pattern) == ["album/x"]
+    # ".." leads to where the link's target lies, and not the link.
+    assert names("album/../*/x.png") == ["7b/x"]
+    assert names("al*/../7b/x.png") == ["store/7b/x"]
+    # A circle of links: every image once, by the shortest way.
+    picture(tmp_path / "circle" / "y.png")
+    (tmp_path / "circle" / "again").symlink_to(tmp_path / "circle")
+    assert names(tmp_path / "circle" / "**" / "*.png") == ["y"]
+
+
 def test_output_inside_the_input_folder_is_no_input(tmp_path: Path) -> None:
     picture(tmp_path / "x.png")
     picture(tmp_path / "out" / "masks" / "x.png")

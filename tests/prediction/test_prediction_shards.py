@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,52 @@ def test_bad_images_are_named_again_and_predicted_once_they_are_replaced(tmp_pat
     assert (summary.predicted, summary.kept, summary.bad) == (1, 4, 0)
     call(task(folder, tmp_path / "whole"), predictor())
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+# The system's call at which a process is killed, and what the file is called that it would have put or deleted.
+MOMENTS = {
+    "before its shard is there": ("replace", ".parquet"),
+    "before it is written down as finished": ("replace", ".json"),
+    "before its rows are removed": ("unlink", ".arrows"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_repaired_part_is_published_whenever_a_call_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    name, suffix = MOMENTS[moment]
+    real = getattr(os, name)
+
+    def killed(*paths: Path) -> None:
+        if str(paths[-1]).endswith(suffix):
+            raise KeyboardInterrupt
+        real(*paths)
+
+    folder = noise_folder(tmp_path / "in", 18)
+    call(task(folder, tmp_path / "whole"), predictor())
+    good = (folder / "03.png").read_bytes()
+    (folder / "03.png").write_bytes(b"nothing")
+    assert call(task(folder, tmp_path / "out"), predictor()).bad == 1
+    (folder / "03.png").write_bytes(good)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            call(task(folder, tmp_path / "out"), predictor())
+    model = Brightest()
+    summary = call(task(folder, tmp_path / "out"), predictor(model))
+    assert (summary.kept, summary.measured, summary.bad, model.calls) == (18, 18, 0, 0)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert not list((tmp_path / "out").rglob("*.arrows")), "each row is there once"
+
+
+def test_a_damaged_shard_is_predicted_anew(tmp_path: Path) -> None:
+    folder = noise_folder(tmp_path / "in", 18)
+    call(task(folder, tmp_path / "out"), predictor())
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "data" / "train-00001-of-00002.parquet").write_bytes(b"PAR1")
+    assert call(task(folder, tmp_path / "out"), predictor()).predicted == 2
+    assert contents(tmp_path / "out") == before
 
 
 def test_a_part_without_any_good_image_is_an_empty_shard(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import MobileViTImageProcessor
 
 from s4mim_hf import S4MIMImageProcessor
 from s4mim_hf.data.prepared import decode_image, decode_label, load_prepared
@@ -117,3 +119,30 @@ def test_the_unlabelled_images_are_not_opened(
     pool.write_bytes(b"?" * pool.stat().st_size)
     found = run(repository, tiny_model, "--data", data)
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("processor", "words"),
+    [
+        (MobileViTImageProcessor(), "swaps red and blue (do_flip_channel_order)"),
+        (MobileViTImageProcessor(do_flip_channel_order=False), "does not normalise pictures (do_normalize)"),
+        (S4MIMImageProcessor(do_normalize=False), "does not normalise pictures (do_normalize)"),
+        (S4MIMImageProcessor(do_rescale=False), "does not scale pictures to 0 .. 1"),
+        (S4MIMImageProcessor(rescale_factor=1 / 127.5), "does not scale pictures to 0 .. 1"),
+    ],
+)
+def test_a_processor_that_makes_other_pixels_is_refused(
+    tiny_model: Path,
+    tiny_data: Path,
+    call_script: object,
+    tmp_path: Path,
+    processor: Any,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    processor.save_pretrained(model)
+    assert call_script("evaluate", [str(model), "--data", str(tiny_data)]) == 2  # type: ignore[operator]
+    errors = capsys.readouterr().err
+    assert f"the image processor of {model} {words}" in errors
+    assert "Traceback" not in errors
