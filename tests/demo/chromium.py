@@ -99,7 +99,11 @@ class Browser:
         """Return the pixels of a picture of the page, uint8 (H, W, 3), once they are there and not what they were."""
 
         def changed() -> np.ndarray | None:
-            pixels = self._pixels(f"{selector} img")
+            try:
+                pixels = self._pixels(f"{selector} img")
+            except OSError:
+                # Gradio writes a picture that it has shown before into its file once more: this was read meanwhile.
+                return None
             if other_than is not None and pixels.shape == other_than.shape and (pixels == other_than).all():
                 return None
             return pixels
