@@ -79,7 +79,7 @@ def consistency_loss(
     Args:
         logits: float, (B, K, H, W), of the strong view.
         pseudo_labels: int64, (B, H, W), the labeller's (teacher's or student's) argmax ŷ.
-        confidence: float in [0, 1], (B, H, W), the teacher's maximum probability c.
+        confidence: float in [0, 1], (B, H, W), the labeller's maximum probability c.
         valid: bool, (B, H, W), False on padding.
         threshold: τ in [0, 1].
     """

@@ -174,7 +174,7 @@ def _named(split: str, index: int) -> Iterator[None]:
     """Turn a picture that cannot be decoded into a sentence that says which one it is."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error.
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{split} image number {index} cannot be read: {reason}; prepare the data again") from None
 

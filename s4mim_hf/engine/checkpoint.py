@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.config_loading import differences
 from s4mim_hf.engine.teacher import Teacher
 from s4mim_hf.errors import InputError
@@ -193,6 +194,35 @@ def differences_that_count(saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """Return `differences` of nested configurations but for the keys of `MAY_DIFFER`."""
     lines = {line: f"{line.partition(':')[0]}." for line in differences(saved, now)}
     return [line for line, key in lines.items() if not any(key.startswith(f"{free}.") for free in MAY_DIFFER)]
+
+
+def check_same_data(saved: Mapping[str, Any], data: PreparedData, path: Path, remedy: str) -> None:
+    """Refuse data that is not what a checkpoint was trained on.
+
+    Args:
+        saved: what `read_trainer_state` returned.
+        data: what is there now.
+        path: the checkpoint's folder.
+        remedy: what to do, the end of the sentence.
+
+    Raises:
+        InputError: images are in other splits, or the same ones have other masks, classes or picture sizes.
+    """
+    if saved["split_hash"] != data.split_hash:
+        raise InputError(
+            f"{data.path} now holds another split (hash {data.split_hash[:12]}) than the checkpoint {path} was trained "
+            f"on ({saved['split_hash'][:12]}); {remedy}"
+        )
+    if has_other_content(saved, data.content_hash):
+        raise InputError(
+            f"{data.path} now holds other masks, classes or picture sizes than the checkpoint {path} was trained on, "
+            f"for the same images; {remedy}"
+        )
+
+
+def has_other_content(saved: Mapping[str, Any], content_hash: str | None) -> bool:
+    """Say whether a run's data had another content hash; not where one is unknown: older code, or embedded data."""
+    return len({saved.get("content_hash"), content_hash} - {None}) > 1
 
 
 def check_same_configuration(

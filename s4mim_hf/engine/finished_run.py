@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from s4mim_hf.data.prepared import PreparedData
 from s4mim_hf.engine.build import Triple, build_network
 from s4mim_hf.engine.build_data import load_data
-from s4mim_hf.engine.checkpoint import TEACHER_FILE, latest_checkpoint, read_trainer_state
+from s4mim_hf.engine.checkpoint import TEACHER_FILE, check_same_data, latest_checkpoint, read_trainer_state
 from s4mim_hf.engine.config_loading import load_run_config
 from s4mim_hf.engine.run import CONFIG_FILE
 from s4mim_hf.engine.run_config import RunConfig
@@ -67,16 +67,7 @@ def load_finished_run(folder: Path, data_path: str | None = None) -> FinishedRun
     if data_path is not None:
         config = replace(config, data=replace(config.data, path=data_path))
     data = load_data(config.data)
-    if state["split_hash"] != data.split_hash:
-        raise InputError(
-            f"{config.data.path} now holds another split (hash {data.split_hash[:12]}) than {checkpoint} was trained "
-            f"on ({state['split_hash'][:12]}); prepare the data as it was"
-        )
-    if len({state.get("content_hash"), data.content_hash} - {None}) > 1:
-        raise InputError(
-            f"{config.data.path} now holds other masks, classes or picture sizes than {checkpoint} was trained on, for "
-            "the same images; prepare the data as it was"
-        )
+    check_same_data(state, data, checkpoint, "prepare the data as it was")
     # How it was run: the weights are the same without, and a machine without a GPU has neither.
     anywhere = replace(config.model, sync_batch_norm=False, mim_attention="auto")
     student, _, statistics = build_network(replace(config, model=anywhere), data)

@@ -13,7 +13,13 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from s4mim_hf.engine.build import Run, build_accelerator, build_run
-from s4mim_hf.engine.checkpoint import check_same_configuration, latest_checkpoint, load_checkpoint, read_trainer_state
+from s4mim_hf.engine.checkpoint import (
+    check_same_configuration,
+    check_same_data,
+    latest_checkpoint,
+    load_checkpoint,
+    read_trainer_state,
+)
 from s4mim_hf.engine.config_loading import save_run_config, saved_settings, to_dict
 from s4mim_hf.engine.results import RESULTS_FILE, peak_memory, source_commit, write_results
 from s4mim_hf.engine.run_config import RunConfig
@@ -178,19 +184,7 @@ def _restore(run: Run) -> None:
     path = latest_checkpoint(run.output_dir)
     assert path is not None
     saved = read_trainer_state(path)
-    saved_hash = saved["split_hash"]
-    if saved_hash != run.data.split_hash:
-        raise InputError(
-            f"{run.data.path} now holds another split (hash {run.data.split_hash[:12]}) than the checkpoint {path} was "
-            f"trained on ({saved_hash[:12]}); prepare the data as it was, or start anew in another folder"
-        )
-    # Checkpoints of older code have none, and the embedded data neither.
-    contents = {saved.get("content_hash"), run.data.content_hash} - {None}
-    if len(contents) > 1:
-        raise InputError(
-            f"{run.data.path} now holds other masks, classes or picture sizes than the checkpoint {path} was trained "
-            "on, for the same images; prepare the data as it was, or start anew in another folder"
-        )
+    check_same_data(saved, run.data, path, "prepare the data as it was, or start anew in another folder")
     saved_pool = saved.get("pool_hash")
     if run.pool is not None and saved_pool != run.pool.fingerprint:
         raise InputError(

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from s4mim_hf.engine.checkpoint import differences_that_count, latest_checkpoint, read_trainer_state
+from s4mim_hf.engine.checkpoint import (
+    differences_that_count,
+    has_other_content,
+    latest_checkpoint,
+    read_trainer_state,
+)
 from s4mim_hf.engine.config_loading import saved_settings, to_dict
 from s4mim_hf.engine.results import RESULTS_FILE
 from s4mim_hf.errors import InputError
@@ -71,8 +76,7 @@ def mismatch(cell: Cell) -> str | None:
         return (
             f"on another split (hash {split_hash[:12]}) than {cell.config.data.path} has now ({cell.split_hash[:12]})"
         )
-    # Runs of older code have none.
-    if len({left.get("content_hash"), cell.content_hash} - {None}) > 1:
+    if has_other_content(left, cell.content_hash):
         return f"on other masks, classes or picture sizes than {cell.config.data.path} has now, of the same images"
     return None
 
