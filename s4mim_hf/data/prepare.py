@@ -132,8 +132,15 @@ def fingerprint_of(options: PrepareOptions, plan: Plan) -> str:
         if field.name not in _NOT_WRITTEN:
             value = getattr(options, field.name)
             digest.update(f"{field.name}={value!r} {_stamp(value)}\n".encode())
+    digest.update(files_hash(plan).encode())
+    return digest.hexdigest()
+
+
+def files_hash(plan: Plan) -> str:
+    """Return sha256 over a plan's ids and classes, and size and time of every file; the same where all was moved."""
+    digest = hashlib.sha256()
     for source in dict.fromkeys(plan.source_of(split) for split in plan.splits()):
-        digest.update(f"{source.classes} {[(str(path), _stamp(path)) for path in source.depends_on()]}\n".encode())
+        digest.update(f"{source.classes} {[(path.name, _stamp(path)) for path in source.depends_on()]}\n".encode())
     for items in plan.splits().values():
         for item in items:
             digest.update(f"{item.id} {_stamp(item.image)} {_stamp(item.label)}\n".encode())

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from s4mim_hf.data.options import PrepareOptions
 from s4mim_hf.data.plan import RawData, make_plan
-from s4mim_hf.data.prepare import prepare
+from s4mim_hf.data.prepare import files_hash, prepare
 from s4mim_hf.data.prepared import SYNTHETIC, load_prepared
 from s4mim_hf.data.splits import parse_labeled, split_hash
 from s4mim_hf.data.synthetic import SPLIT_SIZES, synthetic_ids
 from s4mim_hf.errors import InputError
 
 ALL = "all"
+RAW_FILE = "raw_images.sha256"
+"""Beside the draws of raw images: the hash of the files that they were made from."""
 Draw = tuple[str, int]
 """A label fraction and a seed."""
 
@@ -124,8 +126,37 @@ class RawSource(DataSource):
                 said.add(note)
                 say(note)
 
+        files = files_hash(make_plan(self._options(ALL, 0), self._raw))
+        self._check_files(files, more=bool(missing), say=say)
         for options in missing:
             prepare(options, say_once, self._raw)
+            # Only now: where a mask cannot be used, it is corrected before the next call.
+            (self.folder / RAW_FILE).write_text(f"{files}\n", encoding="utf-8")
+
+    def _check_files(self, found: str, *, more: bool, say: Callable[[str], None]) -> None:
+        """Notice that pictures or masks have changed since the first draw was made: draws hold copies of them.
+
+        Args:
+            found: the files' hash.
+            more: whether further draws are to be made, which would then be of other data than the rest.
+            say: see `DataSource.prepare`.
+
+        Raises:
+            InputError: they have changed, and further draws are needed.
+        """
+        record = self.folder / RAW_FILE
+        if not record.is_file() or record.read_text(encoding="utf-8").strip() == found:
+            return
+        changed = (
+            f"images, masks or class names of {self.options.source} have changed since the draws in {self.folder} were "
+            "made (by the files' sizes and times)"
+        )
+        if more:
+            raise InputError(
+                f"{changed}, and more draws are needed, which would not compare with them; name another --output, or "
+                f"delete {record} where only the times are others"
+            )
+        say(f"{changed}; runs go on with what was copied then: name another --output to compare on what is there now")
 
     def _is_there(self, fraction: str, seed: int) -> bool:
         """Whether the draw has been prepared.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from raw_trees import write_tree
 
 from s4mim_hf.data.options import PrepareOptions
@@ -51,6 +54,43 @@ def test_another_draw_in_the_same_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"seed_0 holds another draw .* name another --output"):
         raw_source(tmp_path, "4").prepare([("4", 1), ("4", 0)], lambda note: None)
     assert not (tmp_path / "out" / "data" / "4" / "seed_1").exists(), "checked before anything is prepared"
+
+
+def test_a_mask_that_was_corrected_after_the_draws_is_noticed(tmp_path: Path) -> None:
+    raw_source(tmp_path, "4").prepare([("4", 0)], lambda note: None)
+    mask = sorted((tmp_path / "raw" / "masks").iterdir())[3]
+    Image.fromarray(np.asarray(Image.open(mask))[::-1].copy()).save(mask)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    notes: list[str] = []
+    raw_source(tmp_path, "4").prepare([("4", 0)], notes.append)
+    assert len(notes) == 1
+    assert re.search("have changed since the draws .* name another --output", notes[0])
+    with pytest.raises(InputError, match=r"have changed .* more draws are needed, which would not compare"):
+        raw_source(tmp_path, "4").prepare([("4", 0), ("4", 1)], lambda note: None)
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+    (tmp_path / "out" / "data" / "raw_images.sha256").unlink()
+    raw_source(tmp_path, "4").prepare([("4", 0), ("4", 1)], lambda note: None)
+
+
+def test_a_mask_that_could_not_be_used_is_corrected_in_place(tmp_path: Path) -> None:
+    source = raw_source(tmp_path, "4")
+    mask = sorted((tmp_path / "raw" / "masks").iterdir())[3]
+    sound = mask.read_bytes()
+    mask.write_bytes(sound[: len(sound) // 2])
+    with pytest.raises(InputError, match=mask.stem):
+        source.prepare([("4", 0)], lambda note: None)
+    mask.write_bytes(sound)
+    raw_source(tmp_path, "4").prepare([("4", 0)], lambda note: None)
+    assert (tmp_path / "out" / "data" / "raw_images.sha256").is_file()
+
+
+def test_raw_images_may_be_moved_between_two_calls(tmp_path: Path) -> None:
+    raw_source(tmp_path, "4").prepare([("4", 0)], lambda note: None)
+    (tmp_path / "raw").rename(tmp_path / "moved")
+    given = PrepareOptions("folder", tmp_path / "out", str(tmp_path / "moved"))
+    notes: list[str] = []
+    RawSource(given, ["4"], tmp_path / "out" / "data").prepare([("4", 0)], notes.append)
+    assert notes == []
 
 
 def test_fractions_are_checked_before_anything_is_prepared(tmp_path: Path) -> None:
