@@ -23,6 +23,7 @@ from s4mim_hf.data.streaming import ImageStream
 from s4mim_hf.data.views import WeakViewConfig, weak_view
 from s4mim_hf.errors import InputError
 from s4mim_hf.randomness import generator
+from s4mim_hf.transfers import to_device
 
 T = TypeVar("T")
 
@@ -54,9 +55,9 @@ class Batch:
     unlabeled_images: torch.Tensor | None = None
     unlabeled_valid: torch.Tensor | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._map(lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from which a copy to a GPU need not block."""

@@ -26,6 +26,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from s4mim_hf.data.views import ascending
+from s4mim_hf.transfers import to_device
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
@@ -180,8 +181,8 @@ def _apply(
     rows = chosen.nonzero()[:, 0]
     if len(rows) == 0:
         return
-    device_rows = rows.to(views.device, non_blocking=True)
-    arguments = [value[rows].to(views.device, views.dtype, non_blocking=True) for value in values]
+    device_rows = to_device(rows, views.device)
+    arguments = [to_device(value[rows], views.device, views.dtype) for value in values]
     views.index_copy_(0, device_rows, function(views.index_select(0, device_rows), *arguments).to(views.dtype))
 
 
@@ -222,7 +223,7 @@ def draw_cutmix_mask(
     left = (left_draw * (width - box_width + 1)).floor()
     inside_rows = _inside(height, top, box_height) & (coin < config.cutmix_probability)[:, None]
     inside_columns = _inside(width, left, box_width)
-    rows, columns = (sides.to(device, non_blocking=True) for sides in (inside_rows, inside_columns))
+    rows, columns = (to_device(sides, device) for sides in (inside_rows, inside_columns))
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
@@ -263,6 +264,6 @@ def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
         float32 (or the images' own floating type) (B, 3, H, W).
     """
     floats = images if images.is_floating_point() else images.to(torch.float32) / 255
-    # A copy that does not block: torch.tensor(..., device=...) would wait for the device.
-    scale = torch.tensor([list(mean), list(std)], dtype=floats.dtype).to(floats.device, non_blocking=True)
+    # torch.tensor(..., device=...) would wait for the device.
+    scale = to_device(torch.tensor([list(mean), list(std)], dtype=floats.dtype), floats.device)
     return (floats - scale[0, :, None, None]) / scale[1, :, None, None]

@@ -249,7 +249,12 @@ class EvaluationHook(Hook):
         if self.evaluator is not None and self.last is None:
             # Resumed from the checkpoint of the last step: what was measured there is in the metrics' file already.
             self.last, self.last_student = self._measure(self.evaluator, trainer)
-        if self.best["step"] is None and trainer.accelerator.is_main_process:
+        if self.best["step"] is not None:
+            return
+        if self.last is not None and self.last.scores.mean_iou > self.best["mean_iou"]:
+            # Resumed there, too, but model/ was gone.
+            self.best = {"step": trainer.step, "mean_iou": self.last.scores.mean_iou}
+        if trainer.accelerator.is_main_process:
             self.exporter.export(trainer.teacher_segmenter, step=trainer.step, result=self.last)
 
 

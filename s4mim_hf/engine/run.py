@@ -71,7 +71,9 @@ def _train(run: Run, resume: bool) -> Run:
         _save_config(run.trainer.config, run.output_dir)
     accelerator.wait_for_everyone()
     if run.trainer.config.log.tracker != "none":
-        accelerator.init_trackers("tensorboard")
+        # Steps after the checkpoint are run again; without this they would stand there twice.
+        again = {"purge_step": run.trainer.step + 1} if resume else {}
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": again})
     source_commit()
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
@@ -195,11 +197,15 @@ def _restore(run: Run) -> None:
     state = load_checkpoint(path, accelerator=run.trainer.accelerator, teacher=run.trainer.teacher)
     run.trainer.step = state["step"]
     run.trainer.clock.seconds = state["train_seconds"]
-    exported = (read_facts(run.evaluation.exporter.folder) or {}).get("results") or {}
-    if exported.get("step", 0) <= state["step"]:
+    if run.trainer.accelerator.is_main_process:
+        run.evaluation.exporter.repair()
+    run.trainer.accelerator.wait_for_everyone()
+    folder = run.evaluation.exporter.folder
+    exported = (read_facts(folder) or {}).get("results") or {}
+    if (folder / "config.json").is_file() and exported.get("step", 0) <= state["step"]:
         run.evaluation.best = state["best"]
-    # Else what was the best at the checkpoint is gone: model/ is of a later step, which is run again and may come out
-    # otherwise. The next evaluation replaces it.
+    # Else what was the best at the checkpoint is gone: model/ is missing, or of a later step, which is run again and
+    # may come out otherwise. The next evaluation replaces it.
 
 
 def show(run: Run, console: Console) -> None:

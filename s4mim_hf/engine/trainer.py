@@ -189,7 +189,7 @@ class Trainer:
         )
         # Dropout draws from torch's global generator: seeded by the step, a resumed run repeats an unbroken one.
         torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step, micro_step, rank))
-        batch = batch.to(accelerator.device, non_blocking=True)
+        batch = batch.to(accelerator.device)
         with accelerator.autocast():
             return self.method.losses(self.student, self.teacher.model, batch, context)
 

@@ -52,12 +52,20 @@ class ModelExporter:
         facts = self._facts(step, result)
         write_facts(facts, partial)
         save_card(render_card(**facts, id2label=self._data.id2label), partial)
-        replaced = self.folder.with_name(f".{self.folder.name}.replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(self._replaced, ignore_errors=True)
         if self.folder.exists():
-            self.folder.rename(replaced)
+            self.folder.rename(self._replaced)
         partial.rename(self.folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
+    @property
+    def _replaced(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.replaced")
+
+    def repair(self) -> None:
+        """Put the last model back where `export` was killed after it had moved it away."""
+        if self._replaced.is_dir() and not self.folder.exists():
+            self._replaced.rename(self.folder)
 
     def _facts(self, step: int, result: EvaluationResult | None) -> dict[str, Any]:
         results = None

@@ -29,6 +29,7 @@ from s4mim_hf.methods.unlabeled import (
     make_strong_view,
     unlabeled_images,
 )
+from s4mim_hf.transfers import to_device
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -150,7 +151,7 @@ class FixMatch(Supervised):
                 draw_channel_factors(len(unlabeled), count, dropout, draws) for count in self.task.feature_channels
             ]
             # Here, since the distributed wrapper would wait for what it has to move.
-            views.perturb("weak", *(factor.to(context.device, non_blocking=True) for factor in factors))
+            views.perturb("weak", *(to_device(factor, context.device) for factor in factors))
 
     def base_terms(
         self,

@@ -18,6 +18,7 @@ from s4mim_hf.masking import (
     expand_grid,
 )
 from s4mim_hf.methods.s4mim_config import MaskingConfig
+from s4mim_hf.transfers import to_device
 
 
 class MaskedView(NamedTuple):
@@ -59,9 +60,9 @@ def draw_patch_mask(
     batch_size, height, width = class_map.shape
     if masking.strategy == "random":
         grid = draw_patch_grid(batch_size, height, width, masking.patch_size, masking.ratio, generator)
-        grid = grid.to(class_map.device, non_blocking=True)
+        grid = to_device(grid, class_map.device)
     else:
         scores = draw_patch_scores(batch_size, height, width, masking.patch_size, generator)
         classes = downsample_class_map(class_map, masking.patch_size, num_labels, ignore_index)
-        grid = class_balanced_grid(classes, masking.ratio, scores.to(class_map.device, non_blocking=True))
+        grid = class_balanced_grid(classes, masking.ratio, to_device(scores, class_map.device))
     return expand_grid(grid.unsqueeze(1), masking.patch_size, height, width)

@@ -47,7 +47,7 @@ class FeatureNoise(NamedTuple):
                 f"feature_noise.factors[{index}] has the shape {tuple(factors.shape)} from row {self.first_row} on; "
                 f"the features have {len(features)} rows of {features.shape[1]} channels"
             )
-        factors = factors.to(features.device, features.dtype, non_blocking=True)
+        factors = factors.to(features.device, features.dtype)
         return torch.cat([features, features[self.first_row : end] * factors[:, :, None, None]])
 
     def decoder_groups(self, view_groups: Sequence[ViewGroup] | None) -> list[ViewGroup] | None:

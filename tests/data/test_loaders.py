@@ -223,7 +223,7 @@ def test_a_loader_draws_nothing_from_the_global_generator() -> None:
 
 def test_a_batch_moves_whole() -> None:
     (batch,) = _loader(stop=1)
-    moved = batch.to("meta", non_blocking=True)
+    moved = batch.to("meta")
     assert all(getattr(moved, field.name).device.type == "meta" for field in fields(Batch))
     assert Batch(batch.labeled_images, batch.labels).to("cpu").unlabeled_images is None
 

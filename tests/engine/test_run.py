@@ -15,6 +15,7 @@ import pytest
 import torch
 from publishable_runs import check_what_can_be_published
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import prepare, write_raw
 from transformers import AutoImageProcessor
 
@@ -234,14 +235,59 @@ def test_a_model_later_than_the_checkpoint_is_replaced_by_the_next_evaluation_s(
     # As on a GPU, where the steps behind a checkpoint do not repeat to the last bit.
     config = tiny_config()
     interrupt(config, 3, monkeypatch)
-    state = tmp_path / "run" / "checkpoints" / "step_2" / "trainer_state.json"
-    state.write_text(json.dumps({**json.loads(state.read_text()), "best": {"step": 2, "mean_iou": 2.0}}))
+    set_best(tmp_path / "run" / "checkpoints" / "step_2", {"step": 2, "mean_iou": 2.0})
     card = tmp_path / "run" / "model" / "card.json"
     facts = json.loads(card.read_text())
     card.write_text(json.dumps({**facts, "results": {**facts["results"], "step": 3}}))
     train(config, resume=True)
     assert json.loads(card.read_text())["results"]["step"] == 4
     assert json.loads((tmp_path / "run" / "results.json").read_text())["best_teacher"]["step"] == 4
+
+
+@pytest.mark.parametrize("stopped", [3, 4], ids=["evaluated again", "at its last step"])
+def test_a_model_that_is_gone_is_written_again(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    config = tiny_config()
+    interrupt(config, stopped, monkeypatch)
+    set_best(tmp_path / "run" / "checkpoints" / f"step_{stopped // 2 * 2}", {"step": 2, "mean_iou": 2.0})
+    shutil.rmtree(tmp_path / "run" / "model")
+    train(config, resume=True)
+    facts = json.loads((tmp_path / "run" / "model" / "card.json").read_text())
+    assert facts["results"]["step"] == 4
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["best_teacher"]["step"] == 4
+    assert results["best_teacher"]["mean_iou"] == facts["results"]["scores"]["mean_iou"]
+
+
+def test_a_model_that_was_moved_away_when_the_run_was_killed_is_put_back(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = tiny_config(), tmp_path / "run"
+    interrupt(config, 3, monkeypatch)
+    set_best(folder / "checkpoints" / "step_2", {"step": 2, "mean_iou": 2.0})
+    (folder / "model").rename(folder / ".model.replaced")
+    train(config, resume=True)
+    assert json.loads((folder / "model" / "card.json").read_text())["results"]["step"] == 2
+    assert not (folder / ".model.replaced").exists()
+
+
+def set_best(checkpoint: Path, best: dict[str, Any]) -> None:
+    """Make a checkpoint say that this was the best evaluation so far."""
+    state = checkpoint / "trainer_state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "best": best}))
+
+
+def test_the_curves_of_a_resumed_run_have_each_step_once(
+    tiny_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("log.tracker=tensorboard")
+    interrupt(config, 3, monkeypatch)
+    train(config, resume=True)
+    (folder,) = {path.parent for path in (tmp_path / "run").rglob("events.out*")}
+    curves = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in curves.Scalars("loss")] == [1, 2, 3, 4]
+    assert [event.step for event in curves.Scalars("teacher_mean_iou")] == [2, 4]
 
 
 class SpoilAt(Hook):
