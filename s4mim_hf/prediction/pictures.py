@@ -119,7 +119,9 @@ class PictureFolder:
         return not any(True for kind in _KINDS for _ in (self._output / kind).rglob("*.png"))
 
     def write(self, found: Prediction) -> None:
-        """Write an image's results; the mask comes last, and none of them is ever half a file.
+        """Write what is missing of an image's results; the mask comes last, and none of them is ever half a file.
+
+        What is there stays (`written` has removed what is of another picture): a person may have corrected it.
 
         Raises:
             InputError: they cannot be written.
@@ -127,7 +129,9 @@ class PictureFolder:
         information = PngInfo()
         information.add_text(DIGEST, _digest(found.data))
         for kind in self._kinds:
-            self._save(self._picture(kind, found), self._path(kind, found.image.name), information)
+            path = self._path(kind, found.image.name)
+            if not path.is_file():
+                self._save(self._picture(kind, found), path, information)
 
     def _picture(self, kind: str, found: Prediction) -> Image.Image:
         if kind == "masks":

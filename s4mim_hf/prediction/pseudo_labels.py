@@ -44,7 +44,7 @@ class PseudoLabelOptions:
 
 
 class PseudoLabels:
-    """What is kept of each prediction: its thresholded label, and of images that pass by once their bytes.
+    """What is kept of each prediction: its thresholded label, its image's hash, and of one that passes by its bytes.
 
     Args:
         options: TAU.
@@ -61,7 +61,7 @@ class PseudoLabels:
         {
             NUMBER: pa.int64(), "name": pa.string(), "height": pa.int32(), "width": pa.int32(), "known": pa.int64(),
             "mean_confidence": pa.float64(), "pixels": pa.list_(pa.int64()),
-            "label": pa.large_binary(), "image": pa.large_binary(),
+            "label": pa.large_binary(), "digest": pa.binary(), "image": pa.large_binary(),
         }
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class PseudoLabels:
             "width": ids.shape[1],
             "known": int((ids != IGNORE_INDEX).sum()),
             "label": encode_label(ids),
+            "digest": digest_of(found.data),
             "image": found.data if self._keep_images else None,
         }
 

@@ -25,7 +25,7 @@ from s4mim_hf.data.sources.base import IGNORE_INDEX, SampleError
 from s4mim_hf.data.sources.reading import encode_label
 from s4mim_hf.errors import InputError
 from s4mim_hf.prediction.journal import NUMBER, Journal
-from s4mim_hf.prediction.pseudo_labels import PseudoLabelOptions, PseudoLabels
+from s4mim_hf.prediction.pseudo_labels import PseudoLabelOptions, PseudoLabels, digest_of
 from s4mim_hf.prediction.sources import ImageSource
 
 # Journals that are mapped into memory at once: each holds a file open.
@@ -63,7 +63,7 @@ class PseudoLabeledData:
     def __init__(
         self, source: ImageSource, journals: Path, parts: int, options: PseudoLabelOptions, human: PreparedData | None
     ) -> None:
-        self._source, self._human, self._options = source, human, options
+        self._source, self._human, self._options, self._journals = source, human, options, journals
         self._table = lru_cache(_OPEN_TABLES)(lambda part: Journal(journals, part, PseudoLabels.schema).table())
         self._places: dict[str, list[_Place]] = {"labeled": [], "unlabeled": []}
         self.known, self.pixels = 0, 0
@@ -112,7 +112,7 @@ class PseudoLabeledData:
         """Return a row as it is stored; called in several threads.
 
         Raises:
-            SampleError: an image that was predicted cannot be read any more.
+            SampleError: an image that was predicted cannot be read any more, or is another by now.
         """
         human = len(self.human_ids)
         if self._human is not None and split == "validation":
@@ -123,10 +123,7 @@ class PseudoLabeledData:
         row = self._table(place.part).slice(place.row, 1).to_pylist()[0]
         image = row["image"]
         if image is None:
-            try:
-                image = self._source.read(row[NUMBER])
-            except (OSError, ValueError) as error:
-                raise SampleError("images cannot be read any more", str(error)) from None
+            image = self._read_again(row)
         ids = decode_label(row["label"])
         if max_side is not None:
             image, smaller = shrink(image, ids, max_side)
@@ -134,6 +131,17 @@ class PseudoLabeledData:
             ids = smaller
         name = file_name_of(row["name"].rsplit("/", 1)[-1], image)
         return _as_row(row["name"], image, name, ids if split == "labeled" else None, ids.shape, classes)
+
+    def _read_again(self, row: Mapping[str, Any]) -> bytes:
+        try:
+            image = self._source.read(row[NUMBER])
+        except (OSError, ValueError) as error:
+            raise SampleError("images cannot be read any more", str(error)) from None
+        if digest_of(image) != row["digest"]:
+            raise SampleError(
+                f"images have been replaced since they were predicted (delete {self._journals} to predict anew)"
+            )
+        return image
 
 
 def _human_row(rows: Any, index: int, classes: int) -> Row:

@@ -172,7 +172,8 @@ class PseudoLabelTask:
         self._parts = dict(enumerate(source.parts()))
         self._rows = PseudoLabels(options, len(model.id2label), keep_images=not source.can_read_again)
         target = output.resolve()
-        self.folder = target.parent / f".{target.name}.predictions"
+        # Another name than older code's, whose rows have no hash of their images.
+        self.folder = target.parent / f".{target.name}.predicted"
         self.identity: Mapping[str, Any] = {
             "weights": model.weights, "protocol": model.protocol, "threshold": options.threshold,
             "images": source.fingerprint, "labeled": None if human is None else human.split_hash,

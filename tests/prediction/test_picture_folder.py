@@ -135,6 +135,12 @@ def test_a_mask_that_does_not_say_whose_it_is_stays_as_it_is(tmp_path: Path) -> 
     before = corrected.read_bytes()
     assert call(task(tmp_path / "in", tmp_path / "out"), predictor()).kept == 1
     assert corrected.read_bytes() == before
+    # Nor where something else is missing, or asked for only now.
+    summary = call(task(tmp_path / "in", tmp_path / "out", overlays=True, confidences=True), predictor())
+    assert summary.predicted == 1
+    assert corrected.read_bytes() == before
+    assert (tmp_path / "out" / "overlays" / "x.png").is_file()
+    assert (tmp_path / "out" / "confidences" / "x.png").is_file()
 
 
 def test_a_mask_tells_the_sha256_of_its_picture_and_stays_where_that_cannot_be_read(tmp_path: Path) -> None:

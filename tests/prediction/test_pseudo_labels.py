@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,17 @@ def test_an_interrupted_call_goes_on_and_writes_the_same(tmp_path: Path, human: 
     assert files(tmp_path / "out") == files(tmp_path / "whole" / "out")
     with pytest.raises(InputError, match="is not empty"):
         task(pool(20), tmp_path / "out", human)
+
+
+def test_no_label_is_given_to_a_picture_that_was_replaced_after_its_prediction(tmp_path: Path) -> None:
+    call(task(pool(3), tmp_path / "out"), predictor(), finish=False)
+    replaced = listed([("p0", encoded(noise(0))), ("p1", encoded(noise(7))), ("p2", encoded(noise(2)))])
+    with pytest.raises(InputError, match=r"1 images have been replaced .*delete \S+\.out\.predicted to .* p1"):
+        call(task(replaced, tmp_path / "out"), predictor())
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / ".out.predicted")
+    call(task(replaced, tmp_path / "out"), predictor())
+    np.testing.assert_array_equal(rows_of(load_prepared(tmp_path / "out").labeled)["p1"][1], expected_label(noise(7)))
 
 
 def test_a_pool_that_passes_by_is_kept_until_it_is_written(tmp_path: Path) -> None:
