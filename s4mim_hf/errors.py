@@ -30,3 +30,18 @@ def some(items: Iterable[str], limit: int = 3) -> str:
     names = list(items)
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of files that are no text: tables of images hold UTF-8, and old archives other encodings.
+
+    Raises:
+        InputError: a name was no UTF-8 on the disk.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"the file name {name!r} is no UTF-8 (another encoding's, or damaged); rename it"
+            ) from None

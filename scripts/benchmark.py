@@ -83,7 +83,12 @@ def measure_step(arguments: argparse.Namespace) -> StepBenchmark:
     counts = {"rounds": arguments.rounds, "steps": arguments.steps}
     if arguments.quick:
         counts = {"rounds": 1, "steps": 1, "warmup": 0}
-    settings = StepSettings(arguments.recipe, tuple(arguments.overrides), tuple(arguments.methods.split(",")), **counts)
+    settings = StepSettings(
+        arguments.recipe,
+        tuple(arguments.overrides),
+        tuple(name.strip() for name in arguments.methods.split(",")),
+        **counts,
+    )
     return benchmark_step(settings)
 
 

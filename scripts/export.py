@@ -18,6 +18,7 @@ import numpy as np
 
 from s4mim_hf.command_line import run
 from s4mim_hf.data.prepared import decode_image
+from s4mim_hf.data.sources.reading import reason
 from s4mim_hf.errors import InputError
 from s4mim_hf.hub.graph_export import export_graph
 from s4mim_hf.hub.load import load_model
@@ -65,7 +66,7 @@ def read_image(path: Path) -> np.ndarray:
     try:
         return decode_image(path.read_bytes())
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read as a picture ({error}); give another file") from None
+        raise InputError(f"{path} cannot be read as a picture ({reason(error)}); give another file") from None
 
 
 if __name__ == "__main__":

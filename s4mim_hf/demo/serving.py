@@ -42,7 +42,8 @@ def open_models(names: Sequence[str], device: str | None = None) -> tuple[DemoMo
     disable_progress_bar()
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.zeros(1, device=place)
+        # Read back: the device "meta" takes numbers and has none.
+        torch.zeros(1, device=place).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {place} cannot be used ({reason}); use cpu, or leave it out") from None

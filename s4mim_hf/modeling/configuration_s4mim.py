@@ -156,6 +156,26 @@ class S4MIMConfig(PreTrainedConfig):
             self.label2id: dict[str, int] | None = {label: index for index, label in (self.id2label or {}).items()}
         self.validate_values()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build as transformers does, where `from_pretrained` is given other classes by `num_labels` or `id2label`.
+
+        The saved colours are of the saved classes: without new ones there are none.
+        """
+        given: dict[str, Any] = {
+            name: kwargs.pop(name) for name in ("id2label", "label2id", "palette") if name in kwargs
+        }
+        labels = given.get("id2label")
+        count = kwargs.get("num_labels", None if labels is None else len(labels))
+        fields: dict[str, Any] = dict(config_dict)
+        if count is not None and len(fields.get("palette") or ()) != count:
+            fields.pop("palette", None)
+        if labels is not None:
+            # `__post_init__` makes the inverse, unless it is given too.
+            fields.pop("label2id", None)
+        fields.update(given)
+        return super().from_dict(fields, **kwargs)
+
     def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
         fields = set(type(self).__dataclass_fields__)
         for key in kwargs:
@@ -248,7 +268,7 @@ class S4MIMConfig(PreTrainedConfig):
             )
         if self.palette is not None and len(self.palette) != len(ids):
             raise ValueError(
-                f"S4MIMConfig.palette has {len(self.palette)} colours; give one for each of {len(ids)} classes"
+                f"S4MIMConfig.palette has {len(self.palette)} colours; give one for each of {len(ids)} classes, or None"
             )
 
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
 
-from .picture_arrays import check_pairs, flatten, map_arrays, rgb_array, shrunk_map
+from .picture_arrays import check_pairs, flatten, map_arrays, resized_map, rgb_array, shrunk_map
 from .picture_sizes import Size, as_sizes, padded_size, resized_size, shrunk_size
 
 IGNORE_INDEX = 255
@@ -83,7 +83,7 @@ class S4MIMImageProcessor(PilBackend):
 
         Raises:
             ValueError: An image that cannot be read or is none, a map whose size or number differs from the images',
-                or sizes that differ without do_pad.
+                sizes that differ without do_pad, or an argument of other processors: do_center_crop, channels last.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -138,6 +138,7 @@ class S4MIMImageProcessor(PilBackend):
     def _preprocess_image_like_inputs(
         self, images: Any, segmentation_maps: Any, *, return_tensors: Any = None, **kwargs: Any
     ) -> BatchFeature:
+        _refuse_others(kwargs.get("do_center_crop"), kwargs.get("data_format"))
         prepared = self._prepare_image_like_inputs(images, **_only(kwargs, "do_convert_rgb", "input_data_format"))
         data = {"pixel_values": self._preprocess(prepared, **kwargs)}
         if segmentation_maps is not None:
@@ -199,11 +200,11 @@ class S4MIMImageProcessor(PilBackend):
         keep_aspect_ratio: bool | None = None,
         **kwargs: Any,
     ) -> list[np.ndarray]:
-        channels = [shrunk_map(one, max_side)[None] for one in maps]
+        maps = [shrunk_map(one, max_side) for one in maps]
         if do_resize:
-            # As bytes: Pillow resizes 8-bit pictures, and ids fit.
-            nearest = {"resample": PILImageResampling.NEAREST, "keep_aspect_ratio": keep_aspect_ratio}
-            channels = [self.resize(one.astype(np.uint8), size, **nearest) for one in channels]
+            sizes = [resized_size(one.shape[0], one.shape[1], size, keep_aspect_ratio) for one in maps]
+            maps = [resized_map(one, height, width) for one, (height, width) in zip(maps, sizes, strict=True)]
+        channels = [one[None] for one in maps]
         if do_pad:
             channels = self._pad_alike(channels, IGNORE_INDEX, **kwargs)
         return [one[0].astype(np.int64) for one in channels]
@@ -274,6 +275,14 @@ def class_map(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
             better = scores > highest
             highest, winner = torch.where(better, scores, highest), torch.where(better, ids + start, winner)
     return winner
+
+
+def _refuse_others(do_center_crop: Any, data_format: Any) -> None:
+    """Refuse what transformers' processors can do, and would be left undone here."""
+    if do_center_crop:
+        raise ValueError("do_center_crop is on, but S4MIMImageProcessor never cuts an image; leave it out")
+    if data_format not in (None, ChannelDimension.FIRST):
+        raise ValueError(f"data_format is {data_format!r}, but pixel_values are always (B, 3, H, W); leave it out")
 
 
 def _only(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:

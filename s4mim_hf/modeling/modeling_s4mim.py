@@ -114,7 +114,7 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
-        **_: Any,
+        **others: Any,
     ) -> SemanticSegmenterOutput | tuple[torch.Tensor, ...]:
         """Segment images.
 
@@ -129,7 +129,9 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
 
         Raises:
             ValueError: A wrong shape.
+            TypeError: Another argument, unless it asks for nothing (None or False).
         """
+        _refuse_others(others)
         logits = self.segment(pixel_values).logits
         loss = None if labels is None else self._cross_entropy(logits, labels)
         if not (self.config.return_dict if return_dict is None else return_dict):
@@ -141,7 +143,8 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
         if tuple(labels.shape) != expected:
             raise ValueError(f"labels has the shape {tuple(labels.shape)}; the images' is {expected}")
         ignore = self.config.semantic_loss_ignore_index
-        total = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="sum")
+        # In float32: a sum over pixels is beyond what float16 can hold.
+        total = F.cross_entropy(logits.float(), labels.long(), ignore_index=ignore, reduction="sum")
         return total / (labels != ignore).sum().clamp(min=1)
 
 
@@ -224,7 +227,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         one_region: bool = False,
         view_groups: Sequence[ViewGroup] | None = None,
         feature_noise: FeatureNoise | None = None,
-        **_: Any,
+        **others: Any,
     ) -> SemiSupervisedOutput:
         """Run all views through the segmenter once, and the masked ones through the heads.
 
@@ -239,7 +242,9 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
 
         Raises:
             ValueError: Shapes that do not fit each other, or a mask for a model without mask token or decoder.
+            TypeError: Another argument, unless it asks for nothing (None or False).
         """
+        _refuse_others(others)
         if patch_mask is not None:
             pixel_values = self.mask_pixels(pixel_values, patch_mask)
         elif class_map is not None or feature_mask is not None:
@@ -299,3 +304,10 @@ __all__ = [
     "SegmentationFeatures",
     "SemiSupervisedOutput",
 ]
+
+
+def _refuse_others(arguments: dict[str, Any]) -> None:
+    """Refuse what a caller would wait for in vain; callers for all models pass output_attentions=False and the like."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            raise TypeError(f"the model takes no argument {name!r} (given: {type(value).__name__}); leave it out")

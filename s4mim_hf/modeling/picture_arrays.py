@@ -56,13 +56,27 @@ def _decoded(image: Image.Image) -> Image.Image:
         if image.mode.startswith("I"):
             # Pillow's own conversion clips at 255, which turns 16-bit gray into white.
             gray = np.asarray(image).astype(np.int64)
+            _check_range(gray, 2**16 - 1)
             deep = image.mode.startswith("I;16") or gray.max(initial=0) > 255
-            image = Image.fromarray((gray >> 8 if deep else gray).clip(0, 255).astype(np.uint8))
+            image = Image.fromarray((gray >> 8 if deep else gray).astype(np.uint8))
+        elif image.mode == "F":
+            _check_range(np.asarray(image), 255)
         return image.convert("RGB")
     except _UNREADABLE as error:
         file = getattr(image, "filename", "")
         named = f" {file!r}" if file else ""
         raise ValueError(f"the image{named} cannot be decoded ({error}); replace it") from error
+
+
+def _check_range(values: np.ndarray, highest: int) -> None:
+    smallest, largest = values.min(initial=0), values.max(initial=0)
+    fractions = values.dtype.kind == "f" and 0 < largest <= 1
+    # Written so that NaN is refused as well.
+    if fractions or not (smallest >= 0 and largest <= highest):
+        raise ValueError(
+            f"an image of mode I or F has values from {smallest:g} to {largest:g}, which are no brightness in "
+            f"0..{highest}; store it with 8 or 16 bits, or give an array"
+        )
 
 
 def flatten(images: Any) -> list[Any]:
@@ -111,6 +125,11 @@ def check_pairs(images: list[tuple[int, ...]], maps: list[tuple[int, ...]]) -> N
 
 def shrunk_map(ids: np.ndarray, max_side: int | None) -> np.ndarray:
     """Shrink (H, W) ids like their picture: each pixel takes the id at its centre."""
-    sizes = zip(shrunk_size(ids.shape[0], ids.shape[1], max_side), ids.shape, strict=True)
+    return resized_map(ids, *shrunk_size(ids.shape[0], ids.shape[1], max_side))
+
+
+def resized_map(ids: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W) ids of any type to (height, width) by nearest neighbour: each pixel takes the id at its centre."""
+    sizes = zip((height, width), ids.shape, strict=True)
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in sizes)
     return ids[rows[:, None], columns]

@@ -66,6 +66,8 @@ class S4MIMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "segmenter"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # transformers' Trainer divides the loss of accumulated batches itself: ours is a mean over the batch at hand.
+    accepts_loss_kwargs = False
     # device_map: each of them stays on one device; between them features travel as a model's inputs do.
     _no_split_modules = ("Backbone", "DeepLabV3PlusHead", "DPTHead")
 

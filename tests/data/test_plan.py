@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,15 @@ def refused(source: Path, message: str, **options: Any) -> None:
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         plan(source, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    source, name = write_tree(tmp_path / "raw", masked=6), os.fsdecode(b"Stra\xdfe")
+    try:
+        write_pair(source, name, 1)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    refused(source, r"the file name 'Stra\udcdfe' is no UTF-8")
 
 
 def write_rare(source: Path, count: int = 20, rare: int = 13) -> Path:

@@ -105,6 +105,48 @@ def test_palette_masks_are_read_as_their_ids():
     assert batch.labels.flatten().tolist() == list(range(20))
 
 
+@pytest.mark.parametrize("size", [(8, 12), (40, 60), (20, 30)])
+def test_maps_are_resized_by_nearest_neighbour_with_ids_of_any_size(size):
+    ids = np.random.default_rng(2).integers(-100, 1000, (20, 30))
+    processor = S4MIMImageProcessor(do_resize=True, size={"height": size[0], "width": size[1]})
+    found = processor(picture(), ids)["labels"][0]
+    # These sizes have no centre on the border of two pixels, where Pillow rounds either way.
+    small = Image.fromarray(ids.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(found, np.asarray(small))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)),
+        Image.fromarray(np.linspace(0, 9999, 12, dtype=np.float32).reshape(3, 4)),
+        Image.fromarray(np.full((3, 4), np.nan, dtype=np.float32)),
+        Image.fromarray(np.full((3, 4), 70000, dtype=np.int32)),
+        Image.fromarray(np.full((3, 4), -1, dtype=np.int32)),
+    ],
+)
+def test_pictures_that_would_become_black_or_white_are_refused_as_in_the_prepared_data(image):
+    with pytest.raises(ValueError, match="store it with 8 or 16 bits"):
+        S4MIMImageProcessor()(image)
+    with pytest.raises(ValueError, match="store it with 8 or 16 bits"):
+        rgb_of(image)
+
+
+def test_fractions_of_the_usual_range_are_cut_to_whole_numbers_as_in_the_prepared_data():
+    image = Image.fromarray(np.linspace(0, 255, 12, dtype=np.float32).reshape(3, 4))
+    expected = np.asarray(rgb_of(image))
+    assert expected.max() == 255
+    values = S4MIMImageProcessor()(image, return_tensors="pt").pixel_values
+    np.testing.assert_allclose(values[0].numpy(), normalised(expected), atol=1e-5)
+
+
+def test_what_other_processors_do_is_refused():
+    with pytest.raises(ValueError, match="do_center_crop is on"):
+        S4MIMImageProcessor()(picture(), do_center_crop=True, crop_size=8)
+    with pytest.raises(ValueError, match=r"data_format .* always \(B, 3, H, W\)"):
+        S4MIMImageProcessor()(picture(), data_format="channels_last")
+
+
 def test_maps_of_another_size_or_shape_are_one_sentence():
     with pytest.raises(ValueError, match="must be the same"):
         S4MIMImageProcessor()(picture(), np.zeros((5, 5), np.uint8))

@@ -42,6 +42,23 @@ class TestSegmenter:
         expected = F.cross_entropy(output.logits, labels, ignore_index=255)
         torch.testing.assert_close(output.loss, expected)
 
+    def test_the_loss_of_half_precision_is_finite(self, make_config):
+        model = S4MIMForSemanticSegmentation(make_config()).eval()
+        logits, labels = torch.randn(2, 5, 256, 256), torch.randint(0, 5, (2, 256, 256))
+        expected = F.cross_entropy(logits, labels)
+        for dtype in (torch.float16, torch.bfloat16):
+            found = model._cross_entropy(logits.to(dtype), labels)
+            torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+
+    def test_arguments_that_it_does_not_have_are_refused(self, make_config):
+        model = S4MIMForSemanticSegmentation(make_config()).eval()
+        images, labels = torch.randn(1, 3, 33, 41), torch.zeros(1, 33, 41, dtype=torch.long)
+        with pytest.raises(TypeError, match=r"no argument 'label' .*Tensor.* leave it out"):
+            model(images, label=labels)
+        with pytest.raises(TypeError, match="'output_hidden_states'"):
+            model(images, output_hidden_states=True)
+        assert model(images, output_attentions=False, output_hidden_states=None).logits is not None
+
     def test_loss_without_known_pixels_is_zero_with_finite_gradients(self, make_config):
         model = S4MIMForSemanticSegmentation(make_config())
         loss = model(torch.randn(2, 3, 33, 41), labels=torch.full((2, 33, 41), 255)).loss

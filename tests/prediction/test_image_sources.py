@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,13 @@ def test_pools_speak_of_our_options(tmp_path: Path) -> None:
     refused("has no column 'image' .*name the column of the images with --image-column$", tmp_path / "x.parquet")
     assert names(tmp_path / "x.parquet", image_column="photo") == ["x/000000"]
     refused("which no file matches", tmp_path / "*.tar")
+
+
+def test_a_name_that_is_no_text_may_be_a_picture_s_but_no_row_s() -> None:
+    source = listed([(os.fsdecode(b"Stra\xdfe"), b"")])
+    with pytest.raises(InputError, match=r"'Stra\\udcdfe' is no UTF-8 .* rename it"):
+        _ = source.fingerprint
+    assert [image.name for part in source.share(0, 1) for image in part.images()] == ["Stra\udcdfe"]
 
 
 def test_names_of_another_set_are_avoided() -> None:

@@ -12,7 +12,7 @@ from s4mim_hf.data.plan.raw_data import RawData
 from s4mim_hf.data.plan.validation import choose_validation
 from s4mim_hf.data.sources.base import Item, Source
 from s4mim_hf.data.splits import Groups, parse_labeled
-from s4mim_hf.errors import InputError, some
+from s4mim_hf.errors import InputError, check_names, some
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def make_plan(options: PrepareOptions, raw: RawData | None = None) -> Plan:
         training = drawn(options, amount, raw, rest, groups)
     labeled = [item for item in raw.listing.training if item.id in training.labeled]
     unlabeled = [item for item in raw.listing.training if item.id in training.unlabeled]
+    check_names(item.id for item in validation.items)
     _check_disjoint([*labeled, *unlabeled, *validation.items])
     return Plan(
         labeled,

@@ -9,7 +9,7 @@ from s4mim_hf.data.scanning import no_classes, scan_presence
 from s4mim_hf.data.sources import open_source
 from s4mim_hf.data.sources.base import Classes, Item
 from s4mim_hf.data.splits import ClassPresence
-from s4mim_hf.errors import InputError
+from s4mim_hf.errors import InputError, check_names
 
 
 class RawData:
@@ -27,6 +27,7 @@ class RawData:
         self.listing = self.source.listing()
         self._where = f"{options.kind} {options.source}"
         training = self.listing.training
+        check_names(item.id for item in training)
         if not training:
             raise InputError(f"all images of {options.source} are validation images; training needs some more")
         if not self.drawable:

@@ -50,20 +50,41 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Raises:
         OSError: the bytes are no whole picture that Pillow can read.
-        ValueError: it has too many pixels.
+        ValueError: it has too many pixels, or values that are no brightness; see `rgb_of`.
     """
     with opened_picture(data) as image:
         return np.array(rgb_of(ImageOps.exif_transpose(image)))
 
 
 def rgb_of(image: Image.Image) -> Image.Image:
-    """Return a picture of any mode as 8-bit RGB."""
+    """Return a picture of any mode as 8-bit RGB; fractions are cut to whole numbers.
+
+    Raises:
+        ValueError: it is made of fractions from 0 to 1, or of numbers that 16 bits do not hold: it would become black
+            or white.
+    """
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255, which turns 16-bit grey into white.
         grey = np.asarray(image).astype(np.int64)
+        _check_range(grey, 0, 2**16 - 1)
         deep = image.mode.startswith("I;16") or grey.max(initial=0) > 255
-        image = Image.fromarray((grey >> 8 if deep else grey).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray((grey >> 8 if deep else grey).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.asarray(image)
+        _check_range(values, 0, 255)
+        if 0 < values.max(initial=0) <= 1:
+            raise ValueError("its values are fractions from 0 to 1, which would be black; store it with 8 or 16 bits")
     return image.convert("RGB")
+
+
+def _check_range(values: np.ndarray, lowest: int, highest: int) -> None:
+    smallest, largest = values.min(initial=lowest), values.max(initial=lowest)
+    # Written so that NaN is refused as well.
+    if not (smallest >= lowest and largest <= highest):
+        raise ValueError(
+            f"its values run from {smallest:g} to {largest:g}, not within {lowest} .. {highest}; store it with 8 or 16 "
+            "bits"
+        )
 
 
 def decode_label(data: bytes) -> np.ndarray:

@@ -143,7 +143,8 @@ class PartialFolder:
         """Take over the finished shards of an interrupted call for the same thing; remove all else."""
         before = self._read_progress()
         if self.path.exists() and before is None:
-            say(f"{self.path} was left by a call with other data or options, and is written anew")
+            if any(self.path.rglob("*.parquet")):
+                say(f"{self.path} was left by a call with other data or options, and is written anew")
             shutil.rmtree(self.path)
         (self.path / "data").mkdir(parents=True, exist_ok=True)
         self._undo_numbering()

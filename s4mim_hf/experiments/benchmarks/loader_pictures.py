@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from s4mim_hf.data.prepared import decode_image
+from s4mim_hf.data.sources.reading import reason
 from s4mim_hf.data.synthetic import render_scene
 from s4mim_hf.errors import InputError
 from s4mim_hf.randomness import derive_seed
@@ -76,7 +77,7 @@ def _photos(folder: Path, most: int) -> list[Image.Image]:
         try:
             photos.append(Image.fromarray(decode_image(file.read_bytes())))
         except (OSError, ValueError, SyntaxError) as error:
-            raise InputError(f"--images: {file} cannot be read: {error}; remove it from the folder") from None
+            raise InputError(f"--images: {file} cannot be read: {reason(error)}; remove it from the folder") from None
     return photos
 
 

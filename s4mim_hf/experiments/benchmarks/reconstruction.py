@@ -222,7 +222,7 @@ def benchmark_reconstruction(settings: ReconstructionSettings) -> Reconstruction
             output = case.run(features)
         del output
         case.kept_bytes = kept.total
-        case.peak_bytes = peak_bytes(partial(_seconds, case, features), device)
+        case.peak_bytes = _peak_bytes(case, features)
     found = measure_interleaved(
         {case.key: partial(_seconds, case, features) for case in cases},
         settings.rounds,
@@ -283,10 +283,22 @@ def _in_a_loop(
     return run_class_loop(decoder, features, class_map, count)
 
 
-def _seconds(case: Case, features: Tensor) -> float:
-    """Reconstruct and go back once; the gradient that comes in is all ones, so no loss takes time."""
+def _peak_bytes(case: Case, features: Tensor) -> int | None:
+    """Measure a case's memory from the same start as all others': no gradients, and what the device sets up once."""
+    if features.device.type == "cuda":
+        _seconds(case, features)
+    _drop_gradients(case, features)
+    return peak_bytes(partial(_seconds, case, features), features.device)
+
+
+def _drop_gradients(case: Case, features: Tensor) -> None:
     for tensor in (features, *case.weights):
         tensor.grad = None
+
+
+def _seconds(case: Case, features: Tensor) -> float:
+    """Reconstruct and go back once; the gradient that comes in is all ones, so no loss takes time."""
+    _drop_gradients(case, features)
     started = seconds_now(features.device)
     output = case.run(features)
     output.backward(torch.ones_like(output))

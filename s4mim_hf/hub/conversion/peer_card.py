@@ -16,13 +16,13 @@ from s4mim_hf.modeling import S4MIMConfig
 CITYSCAPES_CLASSES = len(CATALOG["cityscapes"].classes)
 _LOADING = """```python
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 folder = "FOLDER_OR_REPO_ID"
 processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True).eval()
-image = Image.open("image.jpg").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
 with torch.no_grad():
     outputs = model(**processor(image, return_tensors="pt"))
 label_map = processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])[0]

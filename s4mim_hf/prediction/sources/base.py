@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from s4mim_hf.errors import check_names
+
 # A shard of predictions has at most so many images of a list, and there are enough shards for many processes.
 _MOST_IN_PART = 1000
 _FEWEST_IN_PART = 16
@@ -102,7 +104,12 @@ class ListedImages(ImageSource):
 
     @property
     def fingerprint(self) -> str:
-        """See `ImageSource`: over the names."""
+        """See `ImageSource`: over the names, which tables of predictions hold as text.
+
+        Raises:
+            InputError: one is no text.
+        """
+        check_names(self.names)
         digest = hashlib.sha256()
         for name in self.names:
             digest.update(f"{name}\n".encode())
