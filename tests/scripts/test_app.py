@@ -22,6 +22,7 @@ import pytest
         (["MODEL", "--port", "8000", "--write-space", "space"], "--port 8000 is of a page served here"),
         (["MODEL", "--port", "70000"], "--port is 70000"),
         (["MODEL", "--device", "toaster"], "--device toaster cannot be used"),
+        (["MODEL", "--device", "meta"], "--device meta cannot be used"),
         (["MODEL", "--examples", "EMPTY"], "holds no image"),
     ],
 )

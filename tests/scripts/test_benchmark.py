@@ -41,7 +41,7 @@ def test_reconstruction_prints_ratios_and_where_they_are_from(
 def test_step_takes_overrides_anywhere(
     call_script: CallScript, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["step", *TINY, "--quick", "--methods", "fixmatch", f"data.path={tiny_data}", "--json",
+    arguments = ["step", *TINY, "--quick", "--methods", " fixmatch ", f"data.path={tiny_data}", "--json",
                  str(tmp_path / "step.json"), "data.views.crop_size=32"]  # fmt: skip
     assert call_script("benchmark", arguments) == 0
     printed = capsys.readouterr().out
