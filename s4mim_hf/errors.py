@@ -38,10 +38,14 @@ def check_names(names: Iterable[str]) -> None:
     Raises:
         InputError: a name was no UTF-8 on the disk.
     """
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InputError(
-                f"the file name {name!r} is no UTF-8 (another encoding's, or damaged); rename it"
-            ) from None
+    bad = [repr(name) for name in names if not _is_text(name)]
+    if bad:
+        raise InputError(f"{len(bad)} file names are no UTF-8, but of another encoding: {some(bad)}; rename them")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -15,10 +15,10 @@ data.path=DIR: pixels whose class has a probability below TAU are ignored, and i
 
 Run again after an interruption: what is there is kept, and the results are those of one run (with --batch-size above 1
 up to rounding). A PNG is kept unless it says that it is of other bytes than its picture file has now; those are
-replaced, and counted. Parquet knows pictures by their names: after some were replaced give another --output. Exit
-codes: 0 all is predicted; 1 some images cannot be, each of them named with the reason, and all others are; 2 the
-command cannot be carried out (bad input, a full disk), said in one sentence. Under a launcher of several processes both
-are exit code 1.
+replaced, and counted. Parquet knows pictures by their names: after some were replaced give another --output.
+Pseudo-labels of pictures that were replaced are refused. Exit codes: 0 all is predicted; 1 some images cannot be, each
+of them named with the reason, and all others are; 2 the command cannot be carried out (bad input, a full disk), said in
+one sentence. Under a launcher of several processes both are exit code 1.
 """
 
 from __future__ import annotations

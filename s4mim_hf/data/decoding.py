@@ -142,7 +142,7 @@ def open_image(data: bytes) -> Picture:
 
     Raises:
         OSError: the bytes are no picture that Pillow can read.
-        ValueError: it has too many pixels.
+        ValueError: it has too many pixels, or values that are no brightness; see `decode_image`.
     """
     header = read_header(data)
     return DecodedPicture(decode_image(data)) if header is None else _EncodedImage(data, header)

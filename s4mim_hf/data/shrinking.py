@@ -54,6 +54,7 @@ def shrink(data: bytes, ids: np.ndarray | None, max_side: int) -> tuple[bytes, n
 
     Raises:
         OSError: the bytes are no whole picture that Pillow can read.
+        ValueError: its values are no brightness; see `rgb_of`.
     """
     with Image.open(io.BytesIO(data)) as image:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

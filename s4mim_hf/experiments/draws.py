@@ -21,7 +21,7 @@ from s4mim_hf.errors import InputError
 
 ALL = "all"
 RAW_FILE = "raw_images.sha256"
-"""Beside the draws of raw images: the hash of the files that they were made from."""
+"""Beside the draws of raw images: the hash of the files that the last of them were made from."""
 Draw = tuple[str, int]
 """A label fraction and a seed."""
 
@@ -61,7 +61,8 @@ class DataSource(ABC):
             say: called with each thing that a person should know, once.
 
         Raises:
-            InputError: the raw data does not fit, or another draw is in the place of one of these.
+            InputError: the raw data does not fit, has changed since others of these were made, or another draw is in
+                the place of one of these.
         """
         return None
 
@@ -147,6 +148,9 @@ class RawSource(DataSource):
         record = self.folder / RAW_FILE
         if not record.is_file() or record.read_text(encoding="utf-8").strip() == found:
             return
+        if not any(self.folder.rglob("splits.json")):
+            # All draws have been deleted, as a message advised.
+            return
         changed = (
             f"images, masks or class names of {self.options.source} have changed since the draws in {self.folder} were "
             "made (by the files' sizes and times)"
@@ -154,7 +158,7 @@ class RawSource(DataSource):
         if more:
             raise InputError(
                 f"{changed}, and more draws are needed, which would not compare with them; name another --output, or "
-                f"delete {record} where only the times are others"
+                f"delete {record} if only the files' times differ, as after a copy"
             )
         say(f"{changed}; runs go on with what was copied then: name another --output to compare on what is there now")
 

@@ -21,6 +21,8 @@ _STANDARD_KEYS = {
     *("num_labels", "name_or_path", "auto_map", "model_type", "torch_dtype", "output_attentions"),
     *("attn_implementation", "experts_implementation", "per_layer_config", "custom_pipelines", "quantization_config"),
 }
+# What is given together with other classes: it must be there when the whole is checked.
+_OF_THE_CLASSES = ("id2label", "label2id", "palette", "semantic_loss_ignore_index")
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "decode_head": ("deeplabv3plus", "dpt"),
     "dpt_align_corners": (True, False),
@@ -160,19 +162,22 @@ class S4MIMConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build as transformers does, where `from_pretrained` is given other classes by `num_labels` or `id2label`.
 
-        The saved colours are of the saved classes: without new ones there are none.
+        The saved colours and names are of the saved classes, and left behind with them.
+
+        Raises:
+            ValueError: Beside the usual, `num_labels` and `id2label` contradict each other.
         """
-        given: dict[str, Any] = {
-            name: kwargs.pop(name) for name in ("id2label", "label2id", "palette") if name in kwargs
-        }
-        labels = given.get("id2label")
-        count = kwargs.get("num_labels", None if labels is None else len(labels))
         fields: dict[str, Any] = dict(config_dict)
-        if count is not None and len(fields.get("palette") or ()) != count:
-            fields.pop("palette", None)
-        if labels is not None:
-            # `__post_init__` makes the inverse, unless it is given too.
-            fields.pop("label2id", None)
+        given: dict[str, Any] = {name: kwargs.pop(name) for name in _OF_THE_CLASSES if name in kwargs}
+        labels, count = given.get("id2label"), kwargs.get("num_labels")
+        if labels is None:
+            given.pop("id2label", None)
+        elif count not in (None, len(labels)):
+            raise ValueError(f"num_labels is {count}, but id2label names {len(labels)} classes; leave num_labels out")
+        saved = list((fields.get("id2label") or {}).values())
+        if (labels is not None and list(labels.values()) != saved) or count not in (None, len(saved)):
+            for name in ("id2label", "label2id", "palette"):
+                fields.pop(name, None)
         fields.update(given)
         return super().from_dict(fields, **kwargs)
 

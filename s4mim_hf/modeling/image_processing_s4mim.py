@@ -200,14 +200,15 @@ class S4MIMImageProcessor(PilBackend):
         keep_aspect_ratio: bool | None = None,
         **kwargs: Any,
     ) -> list[np.ndarray]:
-        maps = [shrunk_map(one, max_side) for one in maps]
+        # What is padded with 255 must hold it, and truth values do not.
+        maps = [shrunk_map(one, max_side).astype(np.int64) for one in maps]
         if do_resize:
             sizes = [resized_size(one.shape[0], one.shape[1], size, keep_aspect_ratio) for one in maps]
             maps = [resized_map(one, height, width) for one, (height, width) in zip(maps, sizes, strict=True)]
         channels = [one[None] for one in maps]
         if do_pad:
             channels = self._pad_alike(channels, IGNORE_INDEX, **kwargs)
-        return [one[0].astype(np.int64) for one in channels]
+        return [one[0] for one in channels]
 
     def post_process_semantic_segmentation(
         self,

@@ -143,8 +143,9 @@ class S4MIMForSemanticSegmentation(S4MIMPreTrainedModel):
         if tuple(labels.shape) != expected:
             raise ValueError(f"labels has the shape {tuple(labels.shape)}; the images' is {expected}")
         ignore = self.config.semantic_loss_ignore_index
-        # In float32: a sum over pixels is beyond what float16 can hold.
-        total = F.cross_entropy(logits.float(), labels.long(), ignore_index=ignore, reduction="sum")
+        # At least in float32: a sum over pixels is beyond what float16 can hold.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        total = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="sum")
         return total / (labels != ignore).sum().clamp(min=1)
 
 
@@ -242,7 +243,7 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
 
         Raises:
             ValueError: Shapes that do not fit each other, or a mask for a model without mask token or decoder.
-            TypeError: Another argument, unless it asks for nothing (None or False).
+            TypeError: Another argument, unless it asks for nothing (None or False); a tuple by return_dict=False.
         """
         _refuse_others(others)
         if patch_mask is not None:
@@ -297,6 +298,15 @@ class S4MIMForSemiSupervisedSegmentation(S4MIMPreTrainedModel):
         return self.mim_decoder(features, regions, feature_mask), self.mim_decoder.covered(class_map)
 
 
+def _refuse_others(arguments: dict[str, Any]) -> None:
+    """Refuse what a caller would wait for in vain; callers for all models pass output_attentions=False and the like."""
+    for name, value in arguments.items():
+        # Where it is no argument, a dictionary is what there is.
+        harmless = (None, True) if name == "return_dict" else (None, False)
+        if not any(value is one for one in harmless):
+            raise TypeError(f"the model takes no argument {name!r} (given: {type(value).__name__}); leave it out")
+
+
 __all__ = [
     "S4MIMForSemanticSegmentation",
     "S4MIMForSemiSupervisedSegmentation",
@@ -304,10 +314,3 @@ __all__ = [
     "SegmentationFeatures",
     "SemiSupervisedOutput",
 ]
-
-
-def _refuse_others(arguments: dict[str, Any]) -> None:
-    """Refuse what a caller would wait for in vain; callers for all models pass output_attentions=False and the like."""
-    for name, value in arguments.items():
-        if value is not None and value is not False:
-            raise TypeError(f"the model takes no argument {name!r} (given: {type(value).__name__}); leave it out")

@@ -56,26 +56,30 @@ def _decoded(image: Image.Image) -> Image.Image:
         if image.mode.startswith("I"):
             # Pillow's own conversion clips at 255, which turns 16-bit gray into white.
             gray = np.asarray(image).astype(np.int64)
-            _check_range(gray, 2**16 - 1)
+            _check_range(image, gray, 2**16 - 1)
             deep = image.mode.startswith("I;16") or gray.max(initial=0) > 255
             image = Image.fromarray((gray >> 8 if deep else gray).astype(np.uint8))
         elif image.mode == "F":
-            _check_range(np.asarray(image), 255)
+            _check_range(image, np.asarray(image), 255)
         return image.convert("RGB")
     except _UNREADABLE as error:
-        file = getattr(image, "filename", "")
-        named = f" {file!r}" if file else ""
-        raise ValueError(f"the image{named} cannot be decoded ({error}); replace it") from error
+        raise ValueError(f"{_named(image)} cannot be decoded ({error}); replace it") from error
 
 
-def _check_range(values: np.ndarray, highest: int) -> None:
+def _named(image: Image.Image) -> str:
+    file = getattr(image, "filename", "")
+    return f"the image {file!r}" if file else "the image"
+
+
+def _check_range(image: Image.Image, values: np.ndarray, highest: int) -> None:
+    """Refuse values that would become black or white: brighter than `highest`, negative, NaN, fractions up to 1."""
     smallest, largest = values.min(initial=0), values.max(initial=0)
-    fractions = values.dtype.kind == "f" and 0 < largest <= 1
     # Written so that NaN is refused as well.
-    if fractions or not (smallest >= 0 and largest <= highest):
+    outside = not (smallest >= 0 and largest <= highest)
+    if outside or (values.dtype.kind == "f" and 0 < largest <= 1):
+        wrong = f"not within 0..{highest}" if outside else "which would be black"
         raise ValueError(
-            f"an image of mode I or F has values from {smallest:g} to {largest:g}, which are no brightness in "
-            f"0..{highest}; store it with 8 or 16 bits, or give an array"
+            f"{_named(image)} has values from {smallest:g} to {largest:g}, {wrong}; store it with 8 or 16 bits"
         )
 
 

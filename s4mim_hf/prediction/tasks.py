@@ -172,8 +172,9 @@ class PseudoLabelTask:
         self._parts = dict(enumerate(source.parts()))
         self._rows = PseudoLabels(options, len(model.id2label), keep_images=not source.can_read_again)
         target = output.resolve()
-        # Another name than older code's, whose rows have no hash of their images.
         self.folder = target.parent / f".{target.name}.predicted"
+        # Of older code, whose rows have no hash of their images.
+        self._outdated = target.parent / f".{target.name}.predictions"
         self.identity: Mapping[str, Any] = {
             "weights": model.weights, "protocol": model.protocol, "threshold": options.threshold,
             "images": source.fingerprint, "labeled": None if human is None else human.split_hash,
@@ -205,6 +206,7 @@ class PseudoLabelTask:
             say=say,
         )
         shutil.rmtree(self.folder)
+        shutil.rmtree(self._outdated, ignore_errors=True)
         pseudo = len(data.ids["labeled"]) - len(data.human_ids)
         counts = ", ".join(f"{numbers.images} {split}" for split, numbers in written.splits.items())
         return (

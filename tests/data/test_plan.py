@@ -41,7 +41,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         write_pair(source, name, 1)
     except OSError:
         pytest.skip("this file system takes no such name")
-    refused(source, r"the file name 'Stra\udcdfe' is no UTF-8")
+    refused(source, r"1 file names are no UTF-8, but of another encoding: 'Stra\udcdfe'; rename")
 
 
 def write_rare(source: Path, count: int = 20, rare: int = 13) -> Path:

@@ -12,12 +12,13 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation, Trainer, 
 from s4mim_hf.modeling import S4MIMForSemanticSegmentation
 
 COLORS = [[class_id, 0, 0] for class_id in range(5)]
+FIVE = {class_id: f"class {class_id}" for class_id in range(5)}
 TWO = {0: "road", 1: "sky"}
 
 
 @pytest.fixture
 def saved(make_config, tmp_path: Path) -> Path:
-    config = make_config(id2label={class_id: f"class {class_id}" for class_id in range(5)}, palette=COLORS)
+    config = make_config(id2label=FIVE, palette=COLORS)
     S4MIMForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -30,7 +31,10 @@ def saved(make_config, tmp_path: Path) -> Path:
         ({"id2label": TWO}, TWO, None),
         ({"id2label": TWO, "palette": [[1, 1, 1], [2, 2, 2]]}, TWO, [[1, 1, 1], [2, 2, 2]]),
         ({"num_labels": 2, "palette": None}, {0: "LABEL_0", 1: "LABEL_1"}, None),
-        ({"num_labels": 5}, {class_id: f"class {class_id}" for class_id in range(5)}, COLORS),
+        ({"num_labels": 5}, FIVE, COLORS),
+        ({"id2label": FIVE}, FIVE, COLORS),
+        ({"id2label": None, "label2id": None}, FIVE, COLORS),
+        ({"id2label": dict(enumerate("abcde"))}, dict(enumerate("abcde")), None),
     ],
 )
 def test_other_classes_are_named_when_it_is_loaded(saved: Path, classes, names, colors) -> None:
@@ -43,6 +47,14 @@ def test_other_classes_are_named_when_it_is_loaded(saved: Path, classes, names, 
     assert AutoConfig.from_pretrained(saved).palette == COLORS
     for name, value in before.backbone.state_dict().items():
         assert torch.equal(value, model.backbone.state_dict()[name]), name
+
+
+def test_classes_may_come_with_an_ignored_id_that_is_none_of_them_and_with_no_other_number(saved: Path) -> None:
+    names = {class_id: str(class_id) for class_id in range(300)}
+    config = AutoConfig.from_pretrained(saved, id2label=names, semantic_loss_ignore_index=65535)
+    assert (config.num_labels, config.semantic_loss_ignore_index) == (300, 65535)
+    with pytest.raises(ValueError, match="num_labels is 3, but id2label names 2 classes"):
+        AutoConfig.from_pretrained(saved, id2label=TWO, num_labels=3)
 
 
 def test_colours_of_another_number_of_classes_are_refused(saved: Path) -> None:

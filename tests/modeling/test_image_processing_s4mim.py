@@ -115,6 +115,18 @@ def test_maps_are_resized_by_nearest_neighbour_with_ids_of_any_size(size):
     np.testing.assert_array_equal(found, np.asarray(small))
 
 
+@pytest.mark.parametrize("do_resize", [False, True])
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int32])
+def test_maps_of_any_type_are_padded_with_the_ignored_id(dtype, do_resize):
+    ids = np.random.default_rng(2).integers(0, 2, (20, 30))
+    processor = S4MIMImageProcessor(do_resize=do_resize, size={"height": 20, "width": 30}, size_divisor=32)
+    found = processor(picture(), ids.astype(dtype), return_tensors="pt").labels[0].numpy()
+    assert found.shape == (32, 32)
+    np.testing.assert_array_equal(found[:20, :30], ids)
+    assert (found[20:] == 255).all()
+    assert (found[:, 30:] == 255).all()
+
+
 @pytest.mark.parametrize(
     "image",
     [

@@ -49,6 +49,7 @@ class TestSegmenter:
         for dtype in (torch.float16, torch.bfloat16):
             found = model._cross_entropy(logits.to(dtype), labels)
             torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+        assert torch.equal(model._cross_entropy(logits.double(), labels), F.cross_entropy(logits.double(), labels))
 
     def test_arguments_that_it_does_not_have_are_refused(self, make_config):
         model = S4MIMForSemanticSegmentation(make_config()).eval()
@@ -58,6 +59,11 @@ class TestSegmenter:
         with pytest.raises(TypeError, match="'output_hidden_states'"):
             model(images, output_hidden_states=True)
         assert model(images, output_attentions=False, output_hidden_states=None).logits is not None
+        both = S4MIMForSemiSupervisedSegmentation(make_config()).eval()
+        assert both(images, return_dict=True, output_attentions=False).logits is not None
+        for name, value in (("return_dict", False), ("patch_masks", labels)):
+            with pytest.raises(TypeError, match=name):
+                both(images, **{name: value})
 
     def test_loss_without_known_pixels_is_zero_with_finite_gradients(self, make_config):
         model = S4MIMForSemanticSegmentation(make_config())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +200,17 @@ def test_pools_speak_of_our_options(tmp_path: Path) -> None:
 
 def test_a_name_that_is_no_text_may_be_a_picture_s_but_no_row_s() -> None:
     source = listed([(os.fsdecode(b"Stra\xdfe"), b"")])
-    with pytest.raises(InputError, match=r"'Stra\\udcdfe' is no UTF-8 .* rename it"):
+    with pytest.raises(InputError, match=r"1 file names are no UTF-8.*'Stra\\udcdfe'; rename"):
         _ = source.fingerprint
     assert [image.name for part in source.share(0, 1) for image in part.images()] == ["Stra\udcdfe"]
+
+
+def test_a_name_in_a_tar_that_is_no_text_is_spelled(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pool.tar", "w", encoding="latin-1", format=tarfile.USTAR_FORMAT) as tar:
+        member = tarfile.TarInfo("Straße.png")
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"none"))
+    assert names(f"{tmp_path}/pool.tar") == ["pool/Stra\\xdfe"]
 
 
 def test_names_of_another_set_are_avoided() -> None:

@@ -72,6 +72,7 @@ def make_plan(options: PrepareOptions, raw: RawData | None = None) -> Plan:
         groups.of([item.id for item in raw.listing.training])
     lists = Lists() if options.labeled_ids is None else read_lists(options, amount, raw)
     validation = choose_validation(options, raw, lists.named, groups)
+    check_names(item.id for item in validation.items)
     rest = frozenset(item.id for item in raw.listing.training) - validation.taken
     if options.labeled_ids is not None:
         training = listed(lists, rest, groups)
@@ -79,7 +80,6 @@ def make_plan(options: PrepareOptions, raw: RawData | None = None) -> Plan:
         training = drawn(options, amount, raw, rest, groups)
     labeled = [item for item in raw.listing.training if item.id in training.labeled]
     unlabeled = [item for item in raw.listing.training if item.id in training.unlabeled]
-    check_names(item.id for item in validation.items)
     _check_disjoint([*labeled, *unlabeled, *validation.items])
     return Plan(
         labeled,

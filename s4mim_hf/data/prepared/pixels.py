@@ -66,24 +66,23 @@ def rgb_of(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255, which turns 16-bit grey into white.
         grey = np.asarray(image).astype(np.int64)
-        _check_range(grey, 0, 2**16 - 1)
+        _check_range(grey, 2**16 - 1)
         deep = image.mode.startswith("I;16") or grey.max(initial=0) > 255
         image = Image.fromarray((grey >> 8 if deep else grey).astype(np.uint8))
     elif image.mode == "F":
         values = np.asarray(image)
-        _check_range(values, 0, 255)
+        _check_range(values, 255)
         if 0 < values.max(initial=0) <= 1:
             raise ValueError("its values are fractions from 0 to 1, which would be black; store it with 8 or 16 bits")
     return image.convert("RGB")
 
 
-def _check_range(values: np.ndarray, lowest: int, highest: int) -> None:
-    smallest, largest = values.min(initial=lowest), values.max(initial=lowest)
+def _check_range(values: np.ndarray, highest: int) -> None:
+    smallest, largest = values.min(initial=0), values.max(initial=0)
     # Written so that NaN is refused as well.
-    if not (smallest >= lowest and largest <= highest):
+    if not (smallest >= 0 and largest <= highest):
         raise ValueError(
-            f"its values run from {smallest:g} to {largest:g}, not within {lowest} .. {highest}; store it with 8 or 16 "
-            "bits"
+            f"its values run from {smallest:g} to {largest:g}, not within 0 .. {highest}; store it with 8 or 16 bits"
         )
 
 

@@ -284,7 +284,7 @@ def _in_a_loop(
 
 
 def _peak_bytes(case: Case, features: Tensor) -> int | None:
-    """Measure a case's memory from the same start as all others': no gradients, and what the device sets up once."""
+    """Measure a case's memory, from the same start as all others': no gradients, and the device has run it before."""
     if features.device.type == "cuda":
         _seconds(case, features)
     _drop_gradients(case, features)

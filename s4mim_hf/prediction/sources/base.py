@@ -7,6 +7,7 @@ that.
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -152,9 +153,17 @@ def _reader(source: ListedImages, number: int) -> Callable[[], bytes]:
 
 
 def safe_name(name: str) -> str:
-    """Return a name as a path below the folder of results, wherever it pointed before."""
+    """Return a name as a path below the folder of results, wherever it pointed before.
+
+    Bytes that are no UTF-8, as tars of older systems have them, stay what the file system takes: `as_text` spells them.
+    """
     parts = PurePosixPath(name.replace("\\", "/").replace("\0", "")).parts
     return "/".join(part for part in parts if part not in ("/", "", ".", ".."))
+
+
+def as_text(name: str) -> str:
+    """Return a name as UTF-8 can hold it: bytes that are none become \\xdf and the like."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from s4mim_hf.data.streaming.samples import Part
 from s4mim_hf.data.streaming.shards import FORMS, expand_braces
 from s4mim_hf.data.streaming.units import Unit
 from s4mim_hf.errors import InputError
-from s4mim_hf.prediction.sources.base import ImageSource, InputImage, SourcePart, distinct_names, safe_name
+from s4mim_hf.prediction.sources.base import ImageSource, InputImage, SourcePart, as_text, distinct_names, safe_name
 
 # A local shard is divided so that several processes share a large one: its parts are found without reading the rest.
 _PART_BYTES = 256 * 2**20
@@ -86,7 +86,7 @@ class _PooledPart(SourcePart):
         with _in_our_words():
             for number, sample in enumerate(self._unit.samples(self._column, first), start=first):
                 if number not in done:
-                    yield InputImage(number, safe_name(f"{self._name}/{sample.key}"), _holder(sample.data))
+                    yield InputImage(number, as_text(safe_name(f"{self._name}/{sample.key}")), _holder(sample.data))
 
 
 def _stem(name: str) -> str:
