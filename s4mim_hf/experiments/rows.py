@@ -109,9 +109,9 @@ ROWS: dict[str, Row] = {
         ),
         _control("base_student", "base, student's labels", "FixMatch: whose labels?", 1),
         _control(
-            "base_two_views", "base_student, two strong views", "what the rows with masked images build on", 2
+            "base_two_views", "two strong views, no mask", "what the rows with masked images build on", 2
         ),
-        _control("base_three_views", "base_student, three strong views", "is the masked view only one more?", 3),
+        _control("base_three_views", "three strong views, no mask", "is the masked view only one more?", 3),
         _s4mim("basic_mim", "basic MIM on strong views", "what image modelling gives", [RECONSTRUCTION], "image"),
         _s4mim(
             "class_wise_mim", "class-wise MIM on strong views", "the abstract's first claim", [RECONSTRUCTION], "class"
