@@ -135,7 +135,7 @@ class RawSource(DataSource):
             (self.folder / RAW_FILE).write_text(f"{files}\n", encoding="utf-8")
 
     def _check_files(self, found: str, *, more: bool, say: Callable[[str], None]) -> None:
-        """Notice that pictures or masks have changed since the first draw was made: draws hold copies of them.
+        """Notice that pictures or masks have changed since the last draw was made: draws hold copies of them.
 
         Args:
             found: the files' hash.

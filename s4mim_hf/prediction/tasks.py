@@ -206,7 +206,8 @@ class PseudoLabelTask:
             say=say,
         )
         shutil.rmtree(self.folder)
-        shutil.rmtree(self._outdated, ignore_errors=True)
+        if (self._outdated / RECORD).is_file():
+            shutil.rmtree(self._outdated)
         pseudo = len(data.ids["labeled"]) - len(data.human_ids)
         counts = ", ".join(f"{numbers.images} {split}" for split, numbers in written.splits.items())
         return (

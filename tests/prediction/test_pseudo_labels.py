@@ -154,6 +154,18 @@ def test_no_label_is_given_to_a_picture_that_was_replaced_after_its_prediction(t
     np.testing.assert_array_equal(rows_of(load_prepared(tmp_path / "out").labeled)["p1"][1], expected_label(noise(7)))
 
 
+def test_predictions_of_an_interrupted_call_of_older_code_go_and_a_folder_that_is_none_of_ours_stays(
+    tmp_path: Path,
+) -> None:
+    for name, files in (("old", ["prediction.json", "00000.0.arrows"]), ("other", ["notes.txt"])):
+        before = tmp_path / f".{name}.predictions"
+        before.mkdir()
+        for file in files:
+            (before / file).write_text("{}")
+        call(task(pool(2), tmp_path / name), predictor())
+        assert before.exists() == (name == "other")
+
+
 def test_a_pool_that_passes_by_is_kept_until_it_is_written(tmp_path: Path) -> None:
     images = [encoded(noise(number)) for number in range(3)]
     pools.tar_of(tmp_path / "pool-0.tar", [*images[:2], b"broken"])
